@@ -1,0 +1,220 @@
+"""The rules of the house that can be read off the tree."""
+
+import ast
+import re
+import subprocess
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src"
+CORE = SRC / "compensate" / "core"
+
+LONGEST_FILE = 520
+LONGEST_FUNCTION = 75
+
+# Where somebody's own machine shows. In pieces, so that this file does not find itself.
+MACHINE_PATHS = re.compile(r"(?<![\w.~/:-])/(?:" + r"work|tmp|root|home/\w+|Users/\w+|opt" + r")/[\w.-]+")
+REGISTRY_HOSTS = re.compile(
+    "|".join(
+        [
+            r"pythonhosted\." + "org",
+            r"(?<!//)pypi\." + "org/simple",
+            r"registry\.npm" + "js",
+            "index" + "-url",
+        ]
+    )
+)
+LOCK_FILES = {"uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock", "package-lock.json"}
+
+IMPURE_NAMES = {
+    "asyncio",
+    "contextvars",
+    "json",
+    "logging",
+    "os",
+    "random",
+    "secrets",
+    "sys",
+    "threading",
+    "time",
+}
+IMPURE_BUILTINS = {"print", "open", "input", "eval", "exec", "hash", "id"}
+IMPURE_CALLS = {"now", "today", "utcnow", "sleep"}
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """The files that git knows or would add; all files where the tree is no git checkout (an sdist)."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode == 0:
+        names = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        names = [path for path in ROOT.rglob("*") if ".venv" not in path.parts]
+    return tuple(sorted(path for path in names if path.is_file() and not path.is_symlink()))
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    for path in tracked():
+        try:
+            yield path, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+
+
+def sources(folder: Path = SRC) -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(folder)]
+
+
+def where(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def found(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{where(path, number)}: {match.group()}"
+        for path, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        for match in pattern.finditer(line)
+    ]
+
+
+def impure_uses(tree: ast.AST) -> list[tuple[int, str]]:
+    """Imports and calls by which a module would touch the world."""
+    uses: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules = [alias.name.split(".")[0] for alias in names]
+                uses += [(node.lineno, module) for module in modules if module in IMPURE_NAMES]
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in IMPURE_NAMES:
+                uses.append((node.lineno, module))
+            case ast.Call(func=ast.Name(id=name)) if name in IMPURE_BUILTINS:
+                uses.append((node.lineno, f"{name}()"))
+            case ast.Call(func=ast.Attribute(attr=name)) if name in IMPURE_CALLS:
+                uses.append((node.lineno, f".{name}()"))
+            case ast.AsyncFunctionDef() | ast.Await():
+                uses.append((node.lineno, "async"))
+            case _:
+                pass
+    return uses
+
+
+def long_functions(tree: ast.AST) -> list[tuple[int, str, int]]:
+    return [
+        (node.lineno, node.name, lines)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
+
+
+def test_the_tree_is_really_read() -> None:
+    assert ROOT / "pyproject.toml" in tracked()
+    assert SRC / "compensate" / "__init__.py" in sources()
+
+
+def test_no_file_names_a_path_of_somebodys_machine() -> None:
+    assert found(MACHINE_PATHS) == []
+
+
+def test_no_file_names_a_package_registry() -> None:
+    assert found(REGISTRY_HOSTS) == []
+
+
+def test_there_is_no_lock_file() -> None:
+    assert [path.name for path in tracked() if path.name in LOCK_FILES] == []
+
+
+def test_constraints_are_exact_versions_and_nothing_else() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert len(pins) > 20
+    assert [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.+!]+( ; .+)?", line)] == []
+
+
+def test_source_files_are_short_enough_to_read() -> None:
+    lengths = {where(path, 1): len(path.read_text().splitlines()) for path in sources()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_functions_are_short_enough_to_read() -> None:
+    long = [
+        f"{where(path, line)}: {name} has {lines} lines"
+        for path in sources()
+        for line, name, lines in long_functions(ast.parse(path.read_text()))
+    ]
+    assert long == []
+
+
+def test_every_source_file_says_what_it_is_for() -> None:
+    silent = [where(path, 1) for path in sources() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+def test_the_core_touches_nothing_outside_itself() -> None:
+    uses = [
+        f"{where(path, line)}: {use}"
+        for path in sources(CORE)
+        for line, use in impure_uses(ast.parse(path.read_text()))
+    ]
+    assert uses == []
+
+
+def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
+    assert (SRC / "compensate" / "py.typed").is_file()
+
+
+def test_no_work_is_left_in_the_source_as_a_note() -> None:
+    notes: list[str] = []
+    for path in sources():
+        with tokenize.open(path) as file:
+            notes += [
+                f"{where(path, token.start[0])}: {token.string}"
+                for token in tokenize.generate_tokens(file.readline)
+                if token.type == tokenize.COMMENT and re.search(r"\b(TODO|FIXME|XXX|HACK)\b", token.string)
+            ]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time",
+        "from random import choice",
+        "import os.path",
+        "print('hello')",
+        "at = clock.now()",
+        "time.sleep(1)",
+        "async def run(): ...",
+    ],
+)
+def test_the_purity_rule_catches(code: str) -> None:
+    assert impure_uses(ast.parse(code))
+
+
+@pytest.mark.parametrize("code", ["import msgspec", "from datetime import datetime", "deque.popleft()"])
+def test_the_purity_rule_lets_pass(code: str) -> None:
+    assert impure_uses(ast.parse(code)) == []
+
+
+def test_the_path_rule_catches_machine_paths_and_lets_others_pass() -> None:
+    assert MACHINE_PATHS.search("open('/" + "tmp/sagas.db')")
+    assert MACHINE_PATHS.search("see /" + "home/ann/compensate")
+    assert not MACHINE_PATHS.search("https://example.org/" + "tmp/sagas.db")
+    assert not MACHINE_PATHS.search("sqlite:///sagas.db and file:///dir and $HOME/.venv")
+
+
+def test_the_length_rule_counts_lines() -> None:
+    body = "    x = 1\n" * LONGEST_FUNCTION
+    assert long_functions(ast.parse(f"def long():\n{body}"))[0][1:] == ("long", LONGEST_FUNCTION + 1)
