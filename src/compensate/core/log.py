@@ -1,0 +1,530 @@
+"""The log, folded: what a saga's events amount to, and which events cannot be.
+
+`Fold.apply` takes one event after the other and keeps, besides the state of each
+node, the queues from which `machine` decides. It checks every event against the
+transition tables and against the rules above them (sequence, epochs, S3, S4, S7)
+and refuses what cannot be (S12). Each event costs O(edges of its node); the start
+of a rollback looks at every node once. Nothing recurses.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappush
+from typing import Final, Literal, TypeAlias, cast
+
+from compensate.core import events as e
+from compensate.core import states as s
+from compensate.core.dag import ConstantNode
+from compensate.core.events import Event
+from compensate.core.plan import ACTION, FAN_BEGIN, ROOT, Plan
+from compensate.errors import CorruptLog
+
+NEVER: Final = float("inf")
+"""The time of an alarm that is not set."""
+
+Question: TypeAlias = Literal["when", "items"]
+"""What the machine asks: does the branch go on, or which items does the fan-out have."""
+
+
+class Fold:
+    """What a saga's events amount to.
+
+    Args:
+        plan: The dag, laid flat.
+        saga_id: The saga's id; keys and jitter are made of it.
+        epoch: Fencing token under which new events are written.
+
+    Attributes:
+        epoch: Highest epoch seen.
+        state: State of each node, by index.
+        output: JSON of each completed action node.
+        attempt: How often each action was started.
+        rollback: How the rollback began; `None` while going forward.
+        executing: How many actions and undos run.
+    """
+
+    def __init__(self, plan: Plan, saga_id: str) -> None:
+        n = len(plan.names)
+        self.plan = plan
+        self.saga_id = saga_id
+        self.epoch = 0
+        self.seq = 0
+        self.status: s.SagaStatus | None = None
+        self.paused = False
+        self.params = b""
+        self.created: e.Created | None = None
+        self.rollback: e.Rollback | None = None
+        self.stuck: e.SagaStuck | None = None
+        self.state: list[s.NodeState] = [s.PENDING] * n
+        self.output: list[bytes | None] = [None] * n
+        self.attempt: list[int] = [0] * n
+        self.undo_attempt: dict[int, int] = {}
+        self.failures: dict[int, int] = {}
+        self.undo_failures: dict[int, int] = {}
+        self.errors: dict[int, e.Failed | e.InDoubt] = {}
+        self.undo_errors: dict[int, e.UndoFailed] = {}
+        self.doubted: set[int] = set()
+        self.executing = 0
+        self._missing = plan.missing[:]
+        self._live: list[int] = []
+        self._ready: deque[int] = deque()
+        self._queued = bytearray(n)
+        self._asks: deque[int] = deque()
+        self._given_up: dict[int, str] = {}
+        self._rerun: set[int] = set()
+        self._due: dict[int, float] = {}
+        self._timers: list[tuple[float, int]] = []
+        self._alarm = NEVER
+        self._taken: set[int] = set()
+        self._lingering: set[int] = set()
+        self._held: set[int] = set()
+        self._to_cancel = NEVER
+        self._late = False
+        self._pivots_done = 0
+        self._own_plan = False
+
+    # -- events ------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Take one event of the log.
+
+        Raises:
+            CorruptLog: The event cannot follow what came before. The machine is then of no further use.
+        """
+        if event.seq != self.seq + 1:
+            raise self._corrupt(event, f"expected seq {self.seq + 1}")
+        if event.epoch < self.epoch:
+            raise self._corrupt(event, f"its epoch is below {self.epoch}")
+        node = event.node
+        if node:
+            i = self.plan.index.get(node)
+            if i is None:
+                raise self._corrupt(event, "the dag has no such node")
+            self._apply_node(i, event)
+        else:
+            self._apply_saga(event)
+        self.seq = event.seq
+        self.epoch = event.epoch
+
+    def _apply_node(self, i: int, event: Event) -> None:
+        kind = event.type
+        moves = s.NODE.get(kind)
+        after = None if moves is None else moves.get(self.state[i])
+        if after is None:
+            raise self._corrupt(event, f"the node is {self.state[i]}")
+        if self.status not in _OPEN and not (self.status == s.STUCK and kind in s.UNSTICK):
+            raise self._corrupt(event, f"the saga is {self.status}")
+        _ON[kind](self, i, event)
+        self.state[i] = after
+        landed = _LANDED.get(kind)
+        if landed is not None:
+            landed(self, i, event)
+
+    def _apply_saga(self, event: Event) -> None:
+        kind = event.type
+        if kind == e.SAGA_CREATED:
+            if self.status is not None:
+                raise self._corrupt(event, "the saga exists already")
+            self.created = cast(e.Created, event.data)
+            self.params = self.created.params
+            self.status = s.RUNNING
+            self._reset_alarm()
+            self._complete(ROOT)
+            return
+        if kind == e.SAGA_UNPARKED:
+            if self.status != s.STUCK or self.stuck is None or not self.stuck.parked:
+                raise self._corrupt(event, "the saga is not parked")
+            self._unstick()
+            return
+        moves = s.SAGA.get(kind)
+        after = None if moves is None or self.status is None else moves.get(self.status)
+        if after is None:
+            raise self._corrupt(event, f"the saga is {self.status}")
+        self.status = after
+        if kind == e.SAGA_ROLLBACK:
+            self.rollback = cast(e.Rollback, event.data)
+            self._turn_back()
+        elif kind == e.SAGA_STUCK:
+            self.stuck = cast(e.SagaStuck, event.data)
+        elif kind in (e.SAGA_PAUSED, e.SAGA_RESUMED):
+            self.paused = kind == e.SAGA_PAUSED
+
+    def _corrupt(self, event: Event, why: str) -> CorruptLog:
+        what = f"{event.type} {event.node}".rstrip()
+        return CorruptLog(
+            f"saga {self.saga_id}: event {event.seq} ({what}, attempt {event.attempt}) cannot be: {why}; "
+            "nothing was run; restore the log from a copy, or have it looked at"
+        )
+
+    # What an event does before the state changes ...
+
+    def _on_started(self, i: int, event: Event) -> None:
+        if event.attempt != self.attempt[i] + 1:
+            raise self._corrupt(event, f"{self.attempt[i]} attempts came before")
+        if self._missing[i]:
+            raise self._corrupt(event, "what it depends on has not completed")
+        if self.rollback is not None:
+            if self.state[i] != s.IN_DOUBT or self._live[i]:
+                raise self._corrupt(event, "rollback has begun")
+            if i not in self._rerun:
+                self._rerun.add(i)
+                self.failures.pop(i, None)
+        self.attempt[i] = event.attempt
+        self.executing += 1
+        self._queued[i] = 0
+        if self._due:
+            self._due.pop(i, None)
+
+    def _on_undo_started(self, i: int, event: Event) -> None:
+        if event.attempt != self.undo_attempt.get(i, 0) + 1:
+            raise self._corrupt(event, f"{self.undo_attempt.get(i, 0)} attempts came before")
+        if self.rollback is None or self._live[i]:
+            raise self._corrupt(event, "its turn to be undone has not come")
+        self.undo_attempt[i] = event.attempt
+        self.executing += 1
+        self._queued[i] = 0
+        if self._due:
+            self._due.pop(i, None)
+
+    def _on_landing(self, i: int, event: Event) -> None:
+        tries = self.undo_attempt.get(i, 0) if event.type in _UNDO_LANDINGS else self.attempt[i]
+        if event.attempt != tries:
+            raise self._corrupt(event, f"the running attempt is {tries}")
+        self.executing -= 1
+
+    def _on_answer(self, i: int, event: Event) -> None:
+        begin = self.plan.partner.get(i, i)
+        if self._missing[begin] or self.rollback is not None:
+            raise self._corrupt(event, "its turn has not come")
+        if (event.type == e.EXPANDED) != (self.question(begin) == "items"):
+            raise self._corrupt(event, "nobody asked")
+
+    def _on_operator(self, i: int, event: Event) -> None:
+        if VERBS[event.type] not in self.choices(i):
+            raise self._corrupt(event, "the node is not stuck, or not in a way that this would mend")
+
+    # ... and after.
+
+    def _landed_completed(self, i: int, event: Event) -> None:
+        self.output[i] = cast(e.Completed, event.data).output
+        if self.doubted:
+            self.doubted.discard(i)
+        if self.rollback is not None:
+            self._turn(i)
+        else:
+            self._complete(i)
+
+    def _landed_failed(self, i: int, event: Event) -> None:
+        data = cast(e.Failed, event.data)
+        self.errors[i] = data
+        self.failures[i] = self.failures.get(i, 0) + 1
+        if data.clean:
+            self.doubted.discard(i)
+        self._after_failure(i, data.retry_at, data.error)
+
+    def _landed_in_doubt(self, i: int, event: Event) -> None:
+        data = cast(e.InDoubt, event.data)
+        self.errors[i] = data
+        self.doubted.add(i)
+        if data.reason == "crash":
+            if self.rollback is not None:
+                self._turn(i)
+            else:
+                self._queue(i)
+            return
+        self.failures[i] = self.failures.get(i, 0) + 1
+        self._after_failure(i, data.retry_at, data.error)
+
+    def _after_failure(self, i: int, retry_at: float | None, error: e.ErrorInfo | None) -> None:
+        if retry_at is not None:
+            self._wait(i, retry_at)
+        elif self.rollback is None or (i in self._rerun and self.state[i] == s.IN_DOUBT):
+            self._given_up[i] = f"{error.type}: {error.message}" if error else "in doubt"
+        else:
+            self._turn(i)
+
+    def _landed_undone(self, i: int, event: Event) -> None:
+        self._settle(i)
+
+    def _landed_undo_failed(self, i: int, event: Event) -> None:
+        data = cast(e.UndoFailed, event.data)
+        self.undo_errors[i] = data
+        if data.interrupted:
+            self._queue(i)
+            return
+        self.undo_failures[i] = self.undo_failures.get(i, 0) + 1
+        if data.retry_at is not None:
+            self._wait(i, data.retry_at)
+        else:
+            self._given_up[i] = f"{data.error.type}: {data.error.message}" if data.error else "undo failed"
+
+    def _landed_branch_taken(self, i: int, event: Event) -> None:
+        begin = self.plan.partner.get(i, i)
+        self._taken.add(begin)
+        kind = self.plan.kinds[begin]
+        if kind == ACTION:
+            self._queue(i)
+        elif kind == FAN_BEGIN:
+            self._asks.append(begin)
+        else:
+            self._complete(begin)
+
+    def _landed_branch_skipped(self, i: int, event: Event) -> None:
+        begin = self.plan.partner.get(i, i)
+        self.state[begin] = s.SKIPPED
+        self._forward_from(i)
+
+    def _landed_expanded(self, i: int, event: Event) -> None:
+        if not self._own_plan:
+            self.plan = self.plan.copy()
+            self._own_plan = True
+        count = cast(e.Expanded, event.data).count
+        self.plan.expand(i, count)
+        self.state.extend([s.PENDING] * count)
+        self.output.extend([None] * count)
+        self.attempt.extend([0] * count)
+        self._queued.extend(bytes(count))
+        self._missing.extend([1] * count)
+        self._missing[i] += count
+        self._complete(self.plan.partner[i])
+
+    def _landed_retried(self, i: int, event: Event) -> None:
+        self.failures.pop(i, None)
+        self.undo_failures.pop(i, None)
+        self._given_up.pop(i, None)
+        self._queue(i)
+        self._unstick()
+
+    def _landed_let_go(self, i: int, event: Event) -> None:
+        self._given_up.pop(i, None)
+        self._unstick()
+        if self.rollback is not None:
+            self._settle(i)
+
+    def _landed_supplied(self, i: int, event: Event) -> None:
+        self._given_up.pop(i, None)
+        self.doubted.discard(i)
+        self.output[i] = cast(e.Supplied, event.data).output
+        self._unstick()
+        if self.rollback is not None:
+            self._turn(i)
+        else:
+            self._complete(i)
+
+    def _unstick(self) -> None:
+        if self.status == s.STUCK:
+            self.status = s.RUNNING if self.rollback is None else s.ROLLING_BACK
+            self.stuck = None
+
+    # -- forward -----------------------------------------------------------
+
+    def _complete(self, i: int) -> None:
+        """Node `i` has its output: what waited only for it is next. Brackets and constants complete on the way."""
+        if self.plan.kinds[i] != ACTION:
+            self.state[i] = s.COMPLETED
+        elif self.plan.pivots and i in self.plan.pivots:
+            self._pivots_done += 1
+            self._reset_alarm()
+        self._forward_from(i)
+
+    def _forward_from(self, i: int) -> None:
+        plan = self.plan
+        missing = self._missing
+        open_ = None
+        while True:
+            for j in plan.dependants[i]:
+                missing[j] -= 1
+                if missing[j]:
+                    continue
+                if j in plan.asks:
+                    self._asks.append(j)
+                elif plan.kinds[j] == ACTION:
+                    self._queue(j)
+                else:
+                    self.state[j] = s.COMPLETED
+                    if open_ is None:
+                        open_ = [j]
+                    else:
+                        open_.append(j)
+            if not open_:
+                return
+            i = open_.pop()
+
+    def _queue(self, i: int) -> None:
+        self._queued[i] = 1
+        self._ready.append(i)
+
+    def _wait(self, i: int, until: float) -> None:
+        self._due[i] = until
+        heappush(self._timers, (until, i))
+        self._alarm = min(self._alarm, until)
+
+    def _deadline(self) -> float:
+        if (
+            self.rollback is not None
+            or self._pivots_done
+            or self.created is None
+            or self.created.deadline is None
+        ):
+            return NEVER
+        return self.created.deadline
+
+    def _reset_alarm(self) -> None:
+        timer = self._timers[0][0] if self._timers else NEVER
+        deadline = NEVER if self._late else self._deadline()
+        self._alarm = min(timer, self._to_cancel, deadline)
+
+    # -- backward ----------------------------------------------------------
+
+    def _turn_back(self) -> None:
+        """Begin the rollback: count, for each node that came alive, the dependants that did; undo from the far end."""
+        deps = self.plan.deps
+        self._ready.clear()
+        self._asks.clear()
+        self._queued = bytearray(len(self.state))
+        self._due.clear()
+        self._timers.clear()
+        self._given_up.clear()
+        live = self._live = [0] * len(self.state)
+        alive = [i for i, state in enumerate(self.state) if state != s.PENDING]
+        for i in alive:
+            for dep in deps[i]:
+                live[dep] += 1
+        assert self.rollback is not None
+        self._to_cancel = NEVER if self.rollback.grace_until is None else self.rollback.grace_until
+        self._reset_alarm()
+        for i in [i for i in alive if not live[i]]:
+            self._turn(i)
+
+    def _turn(self, i: int) -> None:
+        """Node `i` may have come to its turn to be undone: queue it, or pass over it if there is nothing to undo."""
+        if (
+            self._live[i]
+            or i in self._lingering
+            or (self.state[i] in _EXECUTING and self.plan.kinds[i] == ACTION)
+        ):
+            return
+        if self._has_to_undo(i):
+            self._queue(i)
+        elif self.state[i] != s.UNDO_FAILED:
+            self._settle(i)
+
+    def _has_to_undo(self, i: int) -> bool:
+        if self.plan.kinds[i] != ACTION:
+            return False
+        undo = self.plan.action(i).undo
+        state = self.state[i]
+        if undo == "none":
+            return False
+        if state == s.COMPLETED or state == s.IN_DOUBT:
+            return True
+        return state == s.FAILED and undo == "unknown" and not cast(e.Failed, self.errors[i]).clean
+
+    def _settle(self, i: int) -> None:
+        """Nothing of node `i` is left: what it depends on may come to its turn."""
+        live = self._live
+        open_ = [i]
+        while open_:
+            for dep in self.plan.deps[open_.pop()]:
+                live[dep] -= 1
+                if live[dep] or dep in self._lingering:
+                    continue
+                if self.plan.kinds[dep] == ACTION:
+                    if self.state[dep] in _EXECUTING:
+                        continue
+                    if self._has_to_undo(dep):
+                        self._queue(dep)
+                        continue
+                open_.append(dep)
+
+    # -- looking -----------------------------------------------------------
+
+    def question(self, i: int) -> Question | None:
+        """What has to be asked before node (or begin bracket) `i` goes on."""
+        if i not in self.plan.asks or self.state[i] != s.PENDING:
+            return None
+        spec = self.plan.specs[i]
+        if (
+            i not in self._taken
+            and not isinstance(spec, ConstantNode)
+            and spec is not None
+            and spec.when is not None
+        ):
+            return "when"
+        return "items" if self.plan.kinds[i] == FAN_BEGIN else None
+
+    def choices(self, i: int) -> tuple[str, ...]:
+        """The operator's verbs that are legal for node `i` now: values of `VERBS`."""
+        if i not in self._given_up:
+            return ()
+        if self.rollback is None:
+            return ("retry", "resolve with output")
+        if self.state[i] == s.IN_DOUBT:
+            return ("retry", "skip", "resolve", "resolve with output")
+        return ("retry", "skip", "resolve")
+
+    def may_turn_back(self) -> bool:
+        """Whether a rollback may begin: not after a pivot completed, nor while one is in flight (its end decides)."""
+        pivots = self.plan.pivots
+        if not pivots:
+            return True
+        if self._pivots_done:
+            return False
+        for i in pivots:
+            state = self.state[i]
+            if state == s.RUNNING:
+                return False
+            if state == s.IN_DOUBT and (i not in self._given_up or self.plan.action(i).undo == "none"):
+                return False
+        return True
+
+    @property
+    def pivot_passed(self) -> bool:
+        """Whether a pivot has completed: from then on the saga only goes forward."""
+        return self._pivots_done > 0
+
+
+_EXECUTING: Final = frozenset({s.RUNNING, s.UNDOING})
+_OPEN: Final = frozenset({s.RUNNING, s.ROLLING_BACK})
+_UNDO_LANDINGS: Final = frozenset({e.UNDONE, e.UNDO_FAILED})
+
+VERBS: Final = {
+    e.RETRIED: "retry",
+    e.SKIPPED: "skip",
+    e.RESOLVED: "resolve",
+    e.SUPPLIED: "resolve with output",
+}
+"""The operator's verb behind each of the events that record one."""
+
+_ON: Final = {
+    e.STARTED: Fold._on_started,
+    e.COMPLETED: Fold._on_landing,
+    e.FAILED: Fold._on_landing,
+    e.IN_DOUBT: Fold._on_landing,
+    e.UNDO_STARTED: Fold._on_undo_started,
+    e.UNDONE: Fold._on_landing,
+    e.UNDO_FAILED: Fold._on_landing,
+    e.BRANCH_TAKEN: Fold._on_answer,
+    e.BRANCH_SKIPPED: Fold._on_answer,
+    e.EXPANDED: Fold._on_answer,
+    e.RETRIED: Fold._on_operator,
+    e.SKIPPED: Fold._on_operator,
+    e.RESOLVED: Fold._on_operator,
+    e.SUPPLIED: Fold._on_operator,
+}
+
+_LANDED: Final = {
+    e.COMPLETED: Fold._landed_completed,
+    e.FAILED: Fold._landed_failed,
+    e.IN_DOUBT: Fold._landed_in_doubt,
+    e.UNDONE: Fold._landed_undone,
+    e.UNDO_FAILED: Fold._landed_undo_failed,
+    e.BRANCH_TAKEN: Fold._landed_branch_taken,
+    e.BRANCH_SKIPPED: Fold._landed_branch_skipped,
+    e.EXPANDED: Fold._landed_expanded,
+    e.RETRIED: Fold._landed_retried,
+    e.SKIPPED: Fold._landed_let_go,
+    e.RESOLVED: Fold._landed_let_go,
+    e.SUPPLIED: Fold._landed_supplied,
+}

@@ -1,0 +1,427 @@
+"""The machine: the one place that decides what a saga does next.
+
+It does no I/O. The runtime tells it facts (`succeed`, `fail`, ...); each becomes
+an event, applied at once and kept in `unsaved` until the runtime has made it
+durable. `next` decides; its decisions are events too, and the commands that it
+returns are to be carried out only once those events are durable (S8). Recovery is
+`apply` over the stored events, then `interrupted`, then `next`. After a failed
+append the machine is thrown away and folded anew from the log (S10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import heappop
+from typing import Final, TypeAlias, cast
+
+import msgspec
+
+from compensate.core import events as e
+from compensate.core import states as s
+from compensate.core.events import Event
+from compensate.core.log import NEVER, VERBS, Fold, Question
+from compensate.core.names import key
+from compensate.core.plan import ACTION, ROOT, Plan
+from compensate.errors import CorruptLog, IllegalRequest
+
+UNBOUNDED: Final = 1 << 60
+"""Room for any number of actions."""
+
+
+class RunAction(msgspec.Struct, frozen=True, gc=False):
+    """Run the action of node `node`; `attempt` is recorded as started."""
+
+    node: int
+    attempt: int
+
+
+class RunUndo(msgspec.Struct, frozen=True, gc=False):
+    """Run the undo of node `node`, with its output, or `None` where it has none; recorded as started."""
+
+    node: int
+    attempt: int
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """Evaluate the node's `when` and answer with `decide`, or the list of a fan-out and answer with `expand`."""
+
+    node: int
+    question: Question
+
+
+class CancelAction(msgspec.Struct, frozen=True, gc=False):
+    """Cancel the running action of node `node`: the grace time of a rollback is over."""
+
+    node: int
+
+
+class WaitUntil(msgspec.Struct, frozen=True, gc=False):
+    """Call `next` again at this time, or earlier when there is news."""
+
+    at: float
+
+
+class Finish(msgspec.Struct, frozen=True, gc=False):
+    """The saga has come to an end, and it is recorded."""
+
+    status: s.SagaStatus
+
+
+Command: TypeAlias = RunAction | RunUndo | Ask | CancelAction | WaitUntil | Finish
+
+
+class Machine(Fold):
+    """One saga: its state, and what is to be done.
+
+    Args:
+        plan: The dag, laid flat.
+        saga_id: The saga's id; keys and jitter are made of it.
+        epoch: Fencing token under which new events are written.
+        grace: Seconds for which a rollback by request or deadline waits for running actions.
+
+    Attributes:
+        unsaved: Events decided but not yet durable.
+    """
+
+    def __init__(self, plan: Plan, saga_id: str, epoch: int = 1, grace: float = 30.0) -> None:
+        super().__init__(plan, saga_id)
+        self.epoch = epoch
+        self.grace = grace
+        self.unsaved: list[Event] = []
+
+    @classmethod
+    def fold(
+        cls, plan: Plan, saga_id: str, events: Iterable[Event], epoch: int, grace: float = 30.0
+    ) -> Machine:
+        """Build the machine of a stored saga, to go on under `epoch`.
+
+        Raises:
+            CorruptLog: The events are not a possible log.
+        """
+        machine = cls(plan, saga_id, 0, grace)
+        for event in events:
+            machine.apply(event)
+        if epoch < machine.epoch:
+            raise CorruptLog(
+                f"saga {saga_id}: its log holds epoch {machine.epoch}, above its row's epoch {epoch}"
+            )
+        machine.epoch = epoch
+        return machine
+
+    def take(self) -> list[Event]:
+        """The events that are to be made durable now; `unsaved` is empty afterwards."""
+        events = self.unsaved
+        self.unsaved = []
+        return events
+
+    def _record_node(self, kind: str, i: int, attempt: int, now: float, data: e.Data) -> None:
+        event = Event(self.seq + 1, self.epoch, now, kind, self.plan.names[i], attempt, data)
+        self._apply_node(i, event)
+        self.seq += 1
+        self.unsaved.append(event)
+
+    def _record(self, kind: str, now: float, data: e.Data) -> None:
+        event = Event(self.seq + 1, self.epoch, now, kind, "", 0, data)
+        self._apply_saga(event)
+        self.seq += 1
+        self.unsaved.append(event)
+
+    # -- facts -------------------------------------------------------------
+
+    def create(self, params: bytes, now: float, deadline: float | None = None) -> None:
+        """The saga begins. `params`: a JSON object; `deadline`: seconds since the epoch."""
+        self._record(e.SAGA_CREATED, now, e.Created(params, deadline))
+
+    def succeed(self, i: int, output: bytes, now: float) -> None:
+        """The running action of node `i` returned `output` (JSON)."""
+        self._record_node(e.COMPLETED, i, self.attempt[i], now, e.Completed(output))
+
+    def fail(
+        self,
+        i: int,
+        error: e.ErrorInfo,
+        now: float,
+        *,
+        kinds: Sequence[str] = (),
+        clean: bool = False,
+        permanent: bool = False,
+    ) -> None:
+        """The running action of node `i` raised.
+
+        Args:
+            i: Index of the node.
+            error: What it raised.
+            now: The time.
+            kinds: Qualified names of the error's class and its bases; `Retry.on` and `never` are held against them.
+            clean: It said that nothing under its key happened (`NoEffect`): clears earlier doubts.
+            permanent: Do not try again.
+        """
+        if i in self.doubted and not clean:
+            self.doubt(i, "failed_after_doubt", now, error=error, kinds=kinds, permanent=permanent)
+            return
+        retry_at = None if permanent else self._retry_at(i, kinds, now)
+        self._record_node(e.FAILED, i, self.attempt[i], now, e.Failed(error, retry_at, clean))
+
+    def doubt(
+        self,
+        i: int,
+        reason: e.Doubt,
+        now: float,
+        *,
+        error: e.ErrorInfo | None = None,
+        kinds: Sequence[str] = (),
+        permanent: bool = False,
+    ) -> None:
+        """The running action of node `i` may or may not have taken effect. Arguments as for `fail`."""
+        retry_at = None if permanent else self._retry_at(i, kinds, now)
+        self._record_node(e.IN_DOUBT, i, self.attempt[i], now, e.InDoubt(reason, error, retry_at))
+
+    def _retry_at(self, i: int, kinds: Sequence[str], now: float) -> float | None:
+        if self.rollback is not None and i not in self._rerun:
+            return None  # S4: nothing starts again; it is undone
+        failures = self.failures.get(i, 0) + 1
+        retry = self.plan.action(i).retry
+        if not retry.allows(failures, kinds):
+            return None
+        return now + retry.delay(failures, key(self.saga_id, self.plan.names[i], "do"))
+
+    def undo_succeed(self, i: int, now: float) -> None:
+        """The running undo of node `i` returned."""
+        self._record_node(e.UNDONE, i, self.undo_attempt[i], now, None)
+
+    def undo_fail(
+        self,
+        i: int,
+        error: e.ErrorInfo,
+        now: float,
+        *,
+        kinds: Sequence[str] = (),
+        permanent: bool = False,
+    ) -> None:
+        """The running undo of node `i` raised or timed out. Arguments as for `fail`."""
+        failures = self.undo_failures.get(i, 0) + 1
+        retry = self.plan.action(i).undo_retry
+        retry_at = None
+        if not permanent and retry.allows(failures, kinds):
+            retry_at = now + retry.delay(failures, key(self.saga_id, self.plan.names[i], "undo"))
+        self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, e.UndoFailed(error, retry_at))
+
+    def interrupted(self, now: float) -> None:
+        """The saga was just folded from its log: whatever ran then does not run any more."""
+        for i, state in enumerate(self.state):
+            if self.plan.kinds[i] != ACTION:
+                continue
+            if state == s.RUNNING:
+                self._record_node(e.IN_DOUBT, i, self.attempt[i], now, e.InDoubt("crash"))
+            elif state == s.UNDOING:
+                self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, e.UndoFailed(interrupted=True))
+
+    def decide(self, i: int, taken: bool, now: float) -> None:
+        """The answer to `Ask(i, "when")`."""
+        self._record_node(e.BRANCH_TAKEN if taken else e.BRANCH_SKIPPED, self._end(i), 0, now, None)
+
+    def expand(self, i: int, count: int, now: float) -> None:
+        """The answer to `Ask(i, "items")`: the fan-out has `count` elements."""
+        self._record_node(e.EXPANDED, self._end(i), 0, now, e.Expanded(count))
+
+    def _end(self, i: int) -> int:
+        return i if self.plan.kinds[i] == ACTION else self.plan.partner[i]
+
+    def linger(self, i: int) -> None:
+        """Node `i` timed out but its thread cannot be stopped: until `landed`, it is neither tried again nor undone,
+        nor is anything undone that it depends on (S3).
+        """
+        self._lingering.add(i)
+
+    def landed(self, i: int) -> None:
+        """The thread of node `i` has ended."""
+        self._lingering.discard(i)
+        if i in self._held:
+            self._held.discard(i)
+            self._queue(i)
+        elif (
+            self.rollback is not None
+            and i not in self._due
+            and i not in self._given_up
+            and not self._queued[i]
+        ):
+            self._turn(i)
+
+    # -- requests ----------------------------------------------------------
+
+    def roll_back(self, now: float, *, who: str = "", why: str = "", grace: float | None = None) -> bool:
+        """Begin the rollback of a running or completed saga, on request.
+
+        Returns:
+            `False` if a pivot is in flight: ask again when something has landed.
+
+        Raises:
+            IllegalRequest: A pivot completed, or the saga is stuck, rolling back or rolled back.
+        """
+        if self.status not in (s.RUNNING, s.COMPLETED):
+            raise self._illegal("rolled back", f"it is {self.status}")
+        if self._pivots_done:
+            pivot = next(self.plan.names[i] for i in self.plan.pivots if self.state[i] == s.COMPLETED)
+            raise self._illegal("rolled back", f"its pivot {pivot!r} has completed, and it only goes forward")
+        if not self.may_turn_back():
+            return False
+        until = now + (self.grace if grace is None else grace)
+        self._record(e.SAGA_ROLLBACK, now, e.Rollback("request", who=who, why=why, grace_until=until))
+        return True
+
+    def pause(self, now: float, *, who: str = "", why: str = "") -> None:
+        """Start nothing more until `resume`; what runs may land. Does nothing if paused already."""
+        if self.status in s.ENDS:
+            raise self._illegal("paused", f"it is {self.status}")
+        if not self.paused:
+            self._record(e.SAGA_PAUSED, now, e.Decided(who, why))
+
+    def resume(self, now: float, *, who: str = "", why: str = "") -> None:
+        """Go on after `pause`. Does nothing if not paused."""
+        if self.paused:
+            self._record(e.SAGA_RESUMED, now, e.Decided(who, why))
+
+    def retry(self, node: str, now: float, *, who: str = "", why: str = "") -> None:
+        """Try a stuck node again, with all its attempts."""
+        self._decide_stuck(e.RETRIED, node, now, e.Decided(who, why))
+
+    def skip(self, node: str, now: float, *, who: str = "", why: str = "") -> None:
+        """Leave a stuck node's effect as it is."""
+        self._decide_stuck(e.SKIPPED, node, now, e.Decided(who, why))
+
+    def resolve(
+        self, node: str, now: float, *, who: str = "", why: str = "", output: bytes | None = None
+    ) -> None:
+        """A stuck node was undone by hand; or, with `output`, this (JSON) is what its action returned."""
+        if output is None:
+            self._decide_stuck(e.RESOLVED, node, now, e.Decided(who, why))
+        else:
+            self._decide_stuck(e.SUPPLIED, node, now, e.Supplied(output, who, why))
+
+    def _decide_stuck(self, kind: str, node: str, now: float, data: e.Data) -> None:
+        i = self.plan.index.get(node)
+        if i is None:
+            raise IllegalRequest(f"saga {self.saga_id}: it has no node {node!r}")
+        choices = self.choices(i)
+        if VERBS[kind] not in choices:
+            can = f"for this node one can: {', '.join(choices)}" if choices else "the node is not stuck"
+            raise IllegalRequest(
+                f"saga {self.saga_id}: {VERBS[kind]} makes no sense for node {node!r} ({self.state[i]}); {can}"
+            )
+        self._record_node(kind, i, 0, now, data)
+
+    def park(self, reason: str, now: float) -> None:
+        """Code that this saga needs is not there: stuck until it is back. Only before anything was dispatched."""
+        self._record(e.SAGA_STUCK, now, e.SagaStuck(parked=reason))
+
+    def unpark(self, now: float) -> None:
+        """The code is back."""
+        self._record(e.SAGA_UNPARKED, now, None)
+
+    def _illegal(self, what: str, why: str) -> IllegalRequest:
+        return IllegalRequest(f"saga {self.saga_id} cannot be {what}: {why}")
+
+    # -- decisions ---------------------------------------------------------
+
+    def next(self, now: float, room: int = UNBOUNDED) -> list[Command]:
+        """Decide. The events of the decisions are in `unsaved`: make them durable, then carry the commands out.
+
+        Args:
+            now: The time, by the coordinator's clock.
+            room: How many more actions and undos may run at once.
+        """
+        commands: list[Command] = []
+        if self.paused or (self.status != s.RUNNING and self.status != s.ROLLING_BACK):
+            return commands
+        if self._alarm <= now:
+            self._ring(now, commands)
+        if self.rollback is None:
+            if self._given_up or self._late:
+                self._consider_turning_back(now)
+            if self._asks and self._ask(commands):
+                return commands
+        ready = self._ready
+        while ready and room > 0:
+            i = ready.popleft()
+            if not self._queued[i]:
+                continue
+            if i in self._lingering:
+                self._queued[i] = 0
+                self._held.add(i)
+                continue
+            commands.append(self._start(i, now))
+            room -= 1
+        if not self.executing and not ready and not commands:
+            self._finish(now, commands)
+        if self._alarm != NEVER and self.status not in s.ENDS:
+            commands.append(WaitUntil(self._alarm))
+        return commands
+
+    def _start(self, i: int, now: float) -> Command:
+        if self.rollback is not None and (
+            self.state[i] != s.IN_DOUBT or self.plan.action(i).undo == "unknown"
+        ):
+            attempt = self.undo_attempt.get(i, 0) + 1
+            self._record_node(e.UNDO_STARTED, i, attempt, now, None)
+            return RunUndo(i, attempt)
+        attempt = self.attempt[i] + 1
+        self._record_node(e.STARTED, i, attempt, now, None)
+        return RunAction(i, attempt)
+
+    def _ask(self, commands: list[Command]) -> bool:
+        for i in self._asks:
+            question = self.question(i)
+            if question is not None:
+                commands.append(Ask(i, question))
+        self._asks.clear()
+        return bool(commands)
+
+    def _consider_turning_back(self, now: float) -> None:
+        if not self.may_turn_back():
+            return
+        if self._given_up:
+            first = next(iter(self._given_up))
+            data = e.Rollback("failure", self.plan.names[first], why=self._given_up[first])
+        else:
+            data = e.Rollback("deadline", why="its deadline passed", grace_until=now + self.grace)
+        self._record(e.SAGA_ROLLBACK, now, data)
+
+    def _ring(self, now: float, commands: list[Command]) -> None:
+        """Some time has come: of a retry, of the deadline, of the end of a grace."""
+        while self._timers and self._timers[0][0] <= now:
+            at, i = heappop(self._timers)
+            if self._due.get(i) == at:
+                del self._due[i]
+                self._queue(i)
+        if self._to_cancel <= now:
+            self._to_cancel = NEVER
+            for i, state in enumerate(self.state):
+                if state == s.RUNNING and self.plan.kinds[i] == ACTION and i not in self._rerun:
+                    commands.append(CancelAction(i))
+        if self._deadline() <= now:
+            self._late = True
+        self._reset_alarm()
+
+    def _finish(self, now: float, commands: list[Command]) -> None:
+        """Nothing runs and nothing can be started: wait, or record the end."""
+        if self._due or self._lingering:
+            return
+        if self.rollback is None:
+            if self.state[self.plan.end] == s.COMPLETED:
+                self._record(e.SAGA_COMPLETED, now, None)
+            else:
+                self._record(e.SAGA_STUCK, now, self._stuck())
+        elif not self._live[ROOT]:
+            self._record(e.SAGA_ROLLED_BACK, now, None)
+        else:
+            self._record(e.SAGA_STUCK, now, self._stuck())
+        commands.append(Finish(cast(s.SagaStatus, self.status)))
+
+    def _stuck(self) -> e.SagaStuck:
+        assert self._given_up, "nothing to do, nothing awaited, no node given up, and yet no end"
+        return e.SagaStuck(
+            tuple(
+                e.StuckNode(self.plan.names[i], why, self.choices(i))
+                for i, why in sorted(self._given_up.items())
+            )
+        )

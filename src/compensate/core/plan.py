@@ -1,0 +1,203 @@
+"""The plan: a dag laid flat for the machine.
+
+Subsagas are inlined (as in steno) between a begin and an end bracket, so that a
+graph of any depth becomes one list of numbered nodes with edges both ways. The
+saga itself is the outermost pair of brackets: its begin completes when the saga
+is created, its end when all is done. Made once for a dag, shared by all its
+sagas; only a fan-out that learns its size makes a saga's own copy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from compensate.core.dag import ActionNode, ConstantNode, Dag, Expr, Node, SubsagaNode, dependencies, validate
+from compensate.core.names import element, inside
+
+ACTION: Final = 0
+CONSTANT: Final = 1
+BEGIN: Final = 2
+END: Final = 3
+FAN_BEGIN: Final = 4
+FAN_END: Final = 5
+
+ROOT: Final = 0
+"""Index of the outermost begin bracket."""
+
+
+class Scope:
+    """The namespace of one subsaga (or of the saga): what its names and params stand for."""
+
+    __slots__ = ("begin", "dag", "end", "index", "inputs", "parent", "prefix")
+
+    def __init__(self, dag: Dag, prefix: str, parent: Scope | None, inputs: dict[str, Expr]) -> None:
+        self.dag = dag
+        self.prefix = prefix
+        self.parent = parent
+        self.inputs = inputs
+        self.index: dict[str, int] = {}
+        self.begin = self.end = -1
+
+
+class Plan:
+    """Numbered nodes, edges both ways.
+
+    Attributes:
+        names: Path of each node; a begin bracket shares its end's path.
+        kinds: `ACTION`, `CONSTANT` or a bracket.
+        specs: The dag's node behind each; `None` for the saga's own brackets.
+        deps: Indices that must complete before each node.
+        dependants: The same edges the other way.
+        scopes: The namespace in which each node's expressions are read. A subsaga's brackets belong to the outer one.
+        position: For an element of a fan-out its place in the list, else -1.
+        index: Path to index; a bracketed path leads to the end bracket.
+        partner: End bracket to begin bracket and back.
+        asks: Nodes that need an answer before they go on: `when`, or a fan-out's size.
+        elements: For each expanded fan-out (by end bracket) the range of its elements.
+    """
+
+    def __init__(self, dag: Dag) -> None:
+        validate(dag)
+        self.dag = dag
+        self.names: list[str] = []
+        self.kinds: list[int] = []
+        self.specs: list[Node | None] = []
+        self.deps: list[list[int]] = []
+        self.dependants: list[list[int]] = []
+        self.scopes: list[Scope] = []
+        self.position: list[int] = []
+        self.index: dict[str, int] = {}
+        self.partner: dict[int, int] = {}
+        self.asks: set[int] = set()
+        self.pivots: list[int] = []
+        self.elements: dict[int, range] = {}
+        self.root = Scope(dag, "", None, {})
+        self._lay()
+        self.missing: list[int] = [len(deps) for deps in self.deps]
+        self.end = self.root.end
+
+    # -- laying flat -------------------------------------------------------
+
+    def _lay(self) -> None:
+        self.root.begin = self._add("", BEGIN, None, self.root)
+        self.root.end = self._add("", END, None, self.root)
+        self._pair(self.root.begin, self.root.end)
+        open_ = [self.root]
+        while open_:
+            scope = open_.pop()
+            for node in scope.dag.nodes:
+                inner = self._add_node(node, scope)
+                if inner is not None:
+                    open_.append(inner)
+            self._connect(scope)
+
+    def _add(self, name: str, kind: int, spec: Node | None, scope: Scope) -> int:
+        i = len(self.names)
+        self.names.append(name)
+        self.kinds.append(kind)
+        self.specs.append(spec)
+        self.deps.append([])
+        self.dependants.append([])
+        self.scopes.append(scope)
+        self.position.append(-1)
+        return i
+
+    def _pair(self, begin: int, end: int) -> None:
+        self.partner[begin] = end
+        self.partner[end] = begin
+
+    def _add_node(self, node: Node, scope: Scope) -> Scope | None:
+        """Add one node; returns the scope to lay next if it is a subsaga."""
+        path = inside(scope.prefix, node.name) if scope.prefix else node.name
+        inner: Scope | None = None
+        if isinstance(node, SubsagaNode):
+            inner = Scope(node.dag, path, scope, node.inputs)
+            inner.begin = self._add(path, BEGIN, node, scope)
+            end = inner.end = self._add(path, END, node, scope)
+            self._pair(inner.begin, inner.end)
+        elif isinstance(node, ActionNode) and node.each is not None:
+            begin = self._add(path, FAN_BEGIN, node, scope)
+            end = self._add(path, FAN_END, node, scope)
+            self._pair(begin, end)
+            self._edge(begin, end)
+            self.asks.add(begin)
+        else:
+            end = self._add(path, CONSTANT if isinstance(node, ConstantNode) else ACTION, node, scope)
+        if not isinstance(node, ConstantNode) and node.when is not None:
+            self.asks.add(self.partner.get(end, end))
+        if isinstance(node, ActionNode) and node.pivot:
+            self.pivots.append(end)
+        scope.index[node.name] = end
+        self.index[path] = end
+        return inner
+
+    def _connect(self, scope: Scope) -> None:
+        depended: set[int] = set()
+        ends = [scope.index[node.name] for node in scope.dag.nodes]
+        for node, end in zip(scope.dag.nodes, ends, strict=True):
+            begin = self.partner.get(end, end)
+            names = dependencies(node)
+            for name in names:
+                dep = scope.index[name]
+                depended.add(dep)
+                self._edge(dep, begin)
+            if not names:
+                self._edge(scope.begin, begin)
+        for end in ends:
+            if end not in depended:
+                self._edge(end, scope.end)
+
+    def _edge(self, dep: int, dependant: int) -> None:
+        self.deps[dependant].append(dep)
+        self.dependants[dep].append(dependant)
+
+    # -- fan-outs ----------------------------------------------------------
+
+    def copy(self) -> Plan:
+        """A plan of one saga's own, which may grow."""
+        other = object.__new__(Plan)
+        other.__dict__.update(self.__dict__)
+        for name in ("names", "kinds", "specs", "scopes", "position", "pivots", "missing"):
+            setattr(other, name, list(getattr(self, name)))
+        other.deps = [list(deps) for deps in self.deps]
+        other.dependants = [list(dependants) for dependants in self.dependants]
+        other.index = dict(self.index)
+        other.elements = dict(self.elements)
+        return other
+
+    def expand(self, end: int, count: int) -> range:
+        """Add the elements of the fan-out that ends at `end`; returns their indices."""
+        begin = self.partner[end]
+        node = self.specs[end]
+        scope = self.scopes[end]
+        path = self.names[end]
+        first = len(self.names)
+        for position in range(count):
+            i = self._add(element(path, position), ACTION, node, scope)
+            self.position[i] = position
+            self.index[self.names[i]] = i
+            self._edge(begin, i)
+            self._edge(i, end)
+            self.missing.append(1)
+        self.missing[end] += count
+        self.elements[end] = range(first, first + count)
+        return self.elements[end]
+
+    # -- looking -----------------------------------------------------------
+
+    def action(self, i: int) -> ActionNode:
+        """The action node behind index `i`."""
+        spec = self.specs[i]
+        assert isinstance(spec, ActionNode)
+        return spec
+
+    def ancestors(self, i: int) -> set[int]:
+        """Every node that must complete before `i`, directly or through others."""
+        seen: set[int] = set()
+        open_ = [i]
+        while open_:
+            for dep in self.deps[open_.pop()]:
+                if dep not in seen:
+                    seen.add(dep)
+                    open_.append(dep)
+        return seen

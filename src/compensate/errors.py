@@ -1,0 +1,192 @@
+"""Every error of the library, under one root.
+
+A message says where, what, why, and what to do. Errors that user code raises
+inside an action to say something about its effect (`NoEffect`, `Unknown`,
+`Permanent`) live here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
+
+class CompensateError(Exception):
+    """Root of every error that the library raises."""
+
+
+# -- the author's mistakes -------------------------------------------------
+
+
+class DefinitionError(CompensateError):
+    """A saga, action or dag is defined wrongly. Never worth a retry: change the code."""
+
+
+class SubsagaCreateFailed(DefinitionError):
+    """A subsaga does not fit the place where it is put (its params, its output)."""
+
+
+class NameInvalid(CompensateError, ValueError):
+    """An id or a name cannot be used: empty, too long, or with forbidden characters."""
+
+
+class ParamsInvalid(CompensateError, TypeError):
+    """The params given to a saga do not fit its signature. Nothing was stored."""
+
+
+class SerializeFailed(CompensateError, ValueError):
+    """A value cannot be written to the log without changing it."""
+
+
+class DeserializeFailed(CompensateError, ValueError):
+    """Stored data does not decode as the type that the code expects today."""
+
+
+# -- looking things up -----------------------------------------------------
+
+
+class NotFound(CompensateError, LookupError):
+    """Something was asked for by a name that nobody has."""
+
+
+class ActionNotFound(NotFound):
+    """No action of that name is registered."""
+
+
+class SagaNotFound(NotFound):
+    """No saga with that id, or no saga definition of that name."""
+
+
+# -- what a saga came to ---------------------------------------------------
+
+
+class ActionFailed(CompensateError):
+    """An action's (or undo's) error as the log keeps it: data, not the live object.
+
+    It is the `__cause__` of `RolledBack` and `Stuck` when the original
+    exception object is not at hand, as after a restart.
+
+    Attributes:
+        node: Name of the node.
+        type: Qualified name of the original exception's class.
+        message: Its text.
+        traceback: The formatted traceback, or `""`.
+    """
+
+    def __init__(self, node: str, type: str, message: str, traceback: str = "") -> None:
+        super().__init__(f"{node}: {type}: {message}" if message else f"{node}: {type}")
+        self.node = node
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+    def convert(self, kind: type[E], make: Callable[[str], E] | None = None) -> E | None:
+        """Return the error as `kind` if that is what was raised, else `None`.
+
+        Args:
+            kind: The user's own error class.
+            make: Builds an instance from the message; `kind` itself by default.
+
+        Returns:
+            An instance whose `__cause__` is this error, or `None` when the
+            recorded class is not `kind`.
+        """
+        if self.type != f"{kind.__module__}.{kind.__qualname__}":
+            return None
+        made = (make or kind)(self.message)
+        made.__cause__ = self
+        return made
+
+
+class SagaError(CompensateError):
+    """A saga did not complete. `saga_id` names it; `__cause__` is the first error."""
+
+    def __init__(self, message: str, *, saga_id: str) -> None:
+        super().__init__(message)
+        self.saga_id = saga_id
+
+
+class RolledBack(SagaError):
+    """The saga was rolled back: everything that may have happened is undone.
+
+    Attributes:
+        node: The node whose failure began the rollback; `""` for a request or a deadline.
+        reason: Why it was rolled back, in words.
+    """
+
+    def __init__(self, message: str, *, saga_id: str, node: str = "", reason: str = "") -> None:
+        super().__init__(message, saga_id=saga_id)
+        self.node = node
+        self.reason = reason
+
+
+class Stuck(SagaError):
+    """No legal automatic step is left; an operator decides.
+
+    Attributes:
+        nodes: Names of the nodes that need a decision.
+    """
+
+    def __init__(self, message: str, *, saga_id: str, nodes: Sequence[str] = ()) -> None:
+        super().__init__(message, saga_id=saga_id)
+        self.nodes = tuple(nodes)
+
+
+class SagaExists(CompensateError):
+    """The id is taken by a saga with another dag or other params. Nothing was changed."""
+
+
+class IllegalRequest(CompensateError):
+    """The request makes no sense in the saga's present state. Nothing was changed."""
+
+
+# -- stores ----------------------------------------------------------------
+
+
+class StoreError(CompensateError):
+    """A store could not do what was asked."""
+
+
+class StoreUrlInvalid(StoreError, ValueError):
+    """A store url that names no store. Nothing was opened."""
+
+
+class Fenced(StoreError):
+    """Another coordinator has adopted the saga: stop working on it. Never retry."""
+
+
+class Conflict(StoreError):
+    """The log has moved on: read it again before anything else is done."""
+
+
+class Unavailable(StoreError):
+    """The store cannot be reached or is busy. The outcome of a write is unknown; retry after reading."""
+
+
+class CorruptLog(StoreError):
+    """A log, row or file is damaged or impossible. Never retried, never guessed at."""
+
+
+class UnsupportedVersion(StoreError):
+    """The stored data was written by a newer version of the library. Upgrade before opening it."""
+
+
+# -- raised by user code inside actions and undos --------------------------
+
+
+class NoEffect(CompensateError):
+    """Raised by an action: nothing under this key happened. Clears every earlier doubt about the node."""
+
+
+class Unknown(CompensateError):
+    """Raised by an action: it cannot tell whether its effect happened. The node is in doubt."""
+
+
+class Permanent(CompensateError):
+    """Raised by an action or undo: trying again is useless. An undo that raises it is stuck at once."""
+
+
+class InjectedError(CompensateError):
+    """An error that a test or drill injected in place of an action's or undo's own result."""

@@ -1,0 +1,1 @@
+"""Where sagas are kept: the protocol (`base`), memory, files, SQLite."""

@@ -1,0 +1,281 @@
+"""What every store promises, in words and as a protocol.
+
+A store keeps, for each saga, a record (who owns it, how it stands) and its log.
+It decides nothing about sagas; it never sorts, guesses or skips.
+
+**Durability.** What a call has acknowledged survives the end of the process and
+of the machine (memory store excepted). A write is acknowledged when the call
+returns, or, if it returned an awaitable, when that is done.
+
+**Ownership.** A coordinator joins under an owner name and keeps its lease by
+renewing it. A saga that has not ended belongs to one owner. It can be claimed
+when its owner is not alive: its lease ran out, or the store knows by a surer sign
+(a lock that died with the process). Each claim raises the saga's epoch by one.
+A saga that ends is released in the same write.
+
+**Fencing.** `append` checks epoch and sequence in the transaction that writes,
+under the saga's row lock. No event of an older epoch is ever added after a claim.
+
+**Errors.** `Fenced`: somebody claimed the saga; stop. `Conflict`: the log is not
+where the caller thought; read it again. `Unavailable`: the outcome is unknown;
+read the log again before anything else (S10). `CorruptLog`, `UnsupportedVersion`:
+never retried. A failed call changes nothing, except that after `Unavailable` the
+write may have happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from compensate.core.events import Event
+from compensate.core.states import SagaStatus
+from compensate.errors import CompensateError
+
+Done: TypeAlias = Awaitable[None] | None
+"""`None`: durable on return. Otherwise durable when awaited, or raises there.
+
+An embedded store commits in place while it is idle, which saves the hop to its writer thread, and groups commits
+under load."""
+
+Verb = Literal["rollback", "pause", "resume", "retry", "skip", "resolve"]
+
+
+class NewSaga(msgspec.Struct, frozen=True):
+    """What is stored when a saga is created.
+
+    Attributes:
+        id: The saga's id, already checked.
+        name: Name of its definition.
+        fingerprint: Of its dag.
+        dag: The dag, encoded. Stores may keep equal dags once.
+        events: The first events, from seq 1.
+        status: Status after them.
+        at: When, in seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    fingerprint: str
+    dag: bytes
+    events: Sequence[Event]
+    status: SagaStatus
+    at: float
+
+
+class SagaRecord(msgspec.Struct, frozen=True):
+    """How a saga stands.
+
+    Attributes:
+        id: The saga's id.
+        name: Name of its definition.
+        fingerprint: Of its dag.
+        status: As of `last_seq`.
+        paused: Whether it is paused.
+        parked: Whether it is stuck only until code that knows it is back.
+        epoch: Fencing token of its present or last owner.
+        owner: Who owns it; `None` when nobody does.
+        last_seq: Seq of its last event.
+        created_at: Seconds since the epoch.
+        updated_at: When the last event was written.
+    """
+
+    id: str
+    name: str
+    fingerprint: str
+    status: SagaStatus
+    paused: bool
+    parked: bool
+    epoch: int
+    owner: str | None
+    last_seq: int
+    created_at: float
+    updated_at: float
+
+
+class StoredSaga(msgspec.Struct, frozen=True):
+    """A saga as stored: its record, its dag (encoded), its whole log."""
+
+    record: SagaRecord
+    dag: bytes
+    events: list[Event]
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """A saga that was claimed but cannot be read, and why. The others go on."""
+
+    saga_id: str
+    error: CompensateError
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some records, newest first, and the cursor that continues behind them; `None`: there are no more."""
+
+    records: list[SagaRecord]
+    cursor: str | None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What an operator asked of a saga that somebody else owns.
+
+    Attributes:
+        number: Given by the store.
+        saga_id: Whose.
+        verb: What is asked.
+        data: Its arguments as JSON.
+    """
+
+    number: int
+    saga_id: str
+    verb: Verb
+    data: bytes
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a request. `error`: why it was refused; empty: it was carried out."""
+
+    error: str = ""
+
+
+class Store(Protocol):
+    """The contract that every store keeps and that the conformance suite checks. See the module's words."""
+
+    @property
+    def url(self) -> str:
+        """How this store is named."""
+        ...
+
+    async def open(self) -> None:
+        """Open or create it. Only after this may anything else be called.
+
+        Raises:
+            Unavailable: It cannot be opened.
+            UnsupportedVersion: A newer version wrote it. Nothing was changed.
+            CorruptLog: It is damaged, or no store of this kind.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was acknowledged or queued, then close. Safe to call twice."""
+        ...
+
+    # -- owners ------------------------------------------------------------
+
+    async def join(self, owner: str, now: float, lease: float) -> None:
+        """Make `owner` known and alive until `now + lease`."""
+        ...
+
+    async def renew(self, owner: str, now: float, lease: float) -> bool:
+        """Prolong the lease. `False`: it had run out, and sagas may have been claimed; the caller joins again."""
+        ...
+
+    async def leave(self, owner: str) -> None:
+        """Release every saga of `owner` and forget it."""
+        ...
+
+    async def claim(
+        self, owner: str, now: float, *, limit: int, parked: bool = False
+    ) -> list[StoredSaga | Damaged]:
+        """Claim sagas that have not ended and whose owner is not alive, oldest first; with `parked`, parked ones too.
+
+        A damaged saga is claimed and returned as `Damaged`; it never hides the others.
+        """
+        ...
+
+    async def claim_one(self, saga_id: str, owner: str, now: float) -> StoredSaga | None:
+        """Claim one saga, whatever its status; `None` if a live owner other than `owner` has it.
+
+        Raises:
+            SagaNotFound: There is none.
+            CorruptLog: It cannot be read. It is not claimed then.
+        """
+        ...
+
+    def release(self, saga_id: str, epoch: int) -> Done:
+        """Give a saga up so that others can claim it at once. Does nothing if `epoch` is no longer its epoch."""
+        ...
+
+    # -- logs --------------------------------------------------------------
+
+    def create(self, saga: NewSaga, owner: str) -> Done:
+        """Store a new saga at epoch 1, owned by `owner` (by nobody if its status is an end).
+
+        Raises:
+            SagaExists: The id is taken. Nothing was changed.
+        """
+        ...
+
+    def append(
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+    ) -> Done:
+        """Add events behind `expected_seq`, atomically; all or nothing.
+
+        Args:
+            saga_id: Whose log.
+            epoch: Must be the saga's epoch.
+            expected_seq: Must be the seq of its last event.
+            events: With gap-free seqs from `expected_seq + 1`; at least one.
+            status: The saga's status after them.
+
+        Raises:
+            SagaNotFound: There is no such saga.
+            Fenced: The epoch is another.
+            Conflict: The last seq is another.
+            Unavailable: The outcome is unknown.
+        """
+        ...
+
+    # -- reading -----------------------------------------------------------
+
+    async def load(self, saga_id: str) -> StoredSaga:
+        """A saga as it stands.
+
+        Raises:
+            SagaNotFound: There is none.
+            CorruptLog: It cannot be read; says where.
+        """
+        ...
+
+    async def events(self, saga_id: str, after: int = 0) -> list[Event]:
+        """The events with a seq above `after`. Raises as `load`."""
+        ...
+
+    async def list(
+        self,
+        *,
+        status: SagaStatus | None = None,
+        name: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page:
+        """Records, newest first by creation, then by id; a saga created while paging appears at most once."""
+        ...
+
+    async def delete(self, saga_id: str) -> None:
+        """Forget a saga that has ended.
+
+        Raises:
+            SagaNotFound: There is none.
+            IllegalRequest: It has not ended, or is stuck.
+        """
+        ...
+
+    # -- operators' requests -----------------------------------------------
+
+    async def post(self, saga_id: str, verb: Verb, data: bytes, now: float) -> int:
+        """Leave a request for the owner of a saga; returns its number."""
+        ...
+
+    async def requests(self, owner: str) -> list[Request]:
+        """Requests for sagas of `owner` that nobody has answered, oldest first."""
+        ...
+
+    async def answer(self, number: int, answer: Answer) -> None:
+        """Say what became of a request."""
+        ...
+
+    async def answered(self, number: int) -> Answer | None:
+        """What became of a request; `None`: nothing yet."""
+        ...
