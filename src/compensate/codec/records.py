@@ -51,7 +51,7 @@ class _Supplied(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _STORED: Final[dict[type, type]] = {e.Completed: _Value, e.Created: _Params, e.Supplied: _Supplied}
-_DECODERS: Final = {
+_DECODERS: Final[dict[str, Any]] = {
     kind: None if payload is None else msgspec.json.Decoder(_STORED.get(payload, payload))
     for kind, payload in e.PAYLOADS.items()
 }
@@ -90,7 +90,7 @@ def decode_data(kind: str, data: bytes) -> e.Data:
             )
         return None
     try:
-        payload: Any = decoder.decode(data)
+        payload = decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptLog(f"the data of an event of type {kind!r} does not decode: {error}") from None
     if type(payload) is _Value:
@@ -99,7 +99,7 @@ def decode_data(kind: str, data: bytes) -> e.Data:
         return e.Created(bytes(payload.params), payload.deadline)
     if type(payload) is _Supplied:
         return e.Supplied(bytes(payload.output), payload.who, payload.why)
-    return payload  # type: ignore[no-any-return]
+    return payload
 
 
 def to_rows(events: Iterable[Event], checksum: int) -> list[Row]:

@@ -66,7 +66,10 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An attempt of an action failed. `retry_at`: when it is tried again, `None`: not. `clean`: it raised `NoEffect`."""
+    """An attempt of an action failed.
+
+    `retry_at`: when it is tried again, `None`: not. `clean`: it raised `NoEffect`.
+    """
 
     error: ErrorInfo
     retry_at: float | None = None

@@ -228,8 +228,9 @@ class Machine(Fold):
         return i if self.plan.kinds[i] == ACTION else self.plan.partner[i]
 
     def linger(self, i: int) -> None:
-        """Node `i` timed out but its thread cannot be stopped: until `landed`, it is neither tried again nor undone,
-        nor is anything undone that it depends on (S3).
+        """Node `i` timed out but its thread cannot be stopped.
+
+        Until `landed`, it is neither tried again nor undone, nor is anything undone that it depends on (S3).
         """
         self._lingering.add(i)
 

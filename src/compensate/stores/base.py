@@ -242,7 +242,7 @@ class Store(Protocol):
         """The events with a seq above `after`. Raises as `load`."""
         ...
 
-    async def list(
+    async def page(
         self,
         *,
         status: SagaStatus | None = None,
