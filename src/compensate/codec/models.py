@@ -1,0 +1,51 @@
+"""pydantic models, for those who have pydantic: it is never imported here, only found already imported."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+
+import msgspec
+
+_LIST: Any = list  # as Any, for the type checkers: what is inside is not known
+_DICT: Any = dict
+_SETS: tuple[Any, ...] = (set, frozenset)
+_ARRAYS: tuple[Any, ...] = (set, frozenset, list, tuple)
+
+
+def is_model(cls: object) -> bool:
+    """Whether this is a class of pydantic models. Only who has imported pydantic can have one."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
+
+
+def write_model(value: object) -> Any:
+    """msgspec's hook for classes that it does not know: a model writes its own JSON, by field name."""
+    if is_model(type(value)):
+        model = cast("Any", value)
+        # warnings="error": a field whose value is not of its type would be written as something else.
+        data: object = model.model_dump(mode="json", round_trip=True, by_alias=False, warnings="error")
+        return _settle(model.model_dump(round_trip=True, by_alias=False, warnings="error"), data)
+    raise NotImplementedError(f"`{type(value).__qualname__}` has no JSON form")
+
+
+def _settle(whole: object, data: Any) -> Any:
+    """Put the lists that were sets into a fixed order; `whole` is the same dump, with the sets still in it."""
+    kind, dumped = type(whole), cast("Any", whole)
+    if type(data) is _LIST and kind in _ARRAYS and len(dumped) == len(data):
+        settled = [_settle(before, after) for before, after in zip(dumped, data, strict=True)]
+        return sorted(settled, key=msgspec.json.encode) if kind in _SETS else settled
+    if type(data) is _DICT and kind is _DICT and len(dumped) == len(data):
+        return {key: _settle(before, data[key]) for key, before in zip(data, dumped.values(), strict=True)}
+    return data
+
+
+def read_model(cls: type, data: object) -> Any:
+    """msgspec's hook for annotations that it does not know: a model validates its own JSON, by field name."""
+    if is_model(cls):
+        # From JSON, not from Python objects: strict models read times and tuples from JSON alone.
+        return cast("Any", cls).model_validate_json(msgspec.json.encode(data), by_alias=False, by_name=True)
+    return data
+
+
+ENCODER = msgspec.json.Encoder(enc_hook=write_model)
