@@ -636,6 +636,15 @@ def test_pydantic_models_with_strict_fields_and_two_aliases_come_back() -> None:
     comes_back(Excluding, Excluding(kept=1))
 
 
+def test_messages_about_pydantic_models_name_the_field_and_never_quote_the_value() -> None:
+    with pytest.raises(DeserializeFailed, match=r"born: Input should be") as reading:
+        codec(Person).decode(b'{"name":"hunter2","born":"hunter2"}')
+    wrong = Person.model_construct(name=["hunter2"], born=dt.date(2026, 1, 1))
+    with pytest.raises(SerializeFailed, match="validate the model again") as writing:
+        codec(Person).encode(wrong)
+    assert "hunter2" not in str(reading.value) + str(writing.value)
+
+
 class Meeting(pydantic.BaseModel):
     at: dt.datetime
 

@@ -22,11 +22,21 @@ def is_model(cls: object) -> bool:
 def write_model(value: object) -> Any:
     """msgspec's hook for classes that it does not know: a model writes its own JSON, by field name."""
     if is_model(type(value)):
-        model = cast("Any", value)
+        return _dump(value)
+    raise NotImplementedError(f"`{type(value).__qualname__}` has no JSON form")
+
+
+def _dump(model: Any) -> Any:
+    try:
         # warnings="error": a field whose value is not of its type would be written as something else.
         data: object = model.model_dump(mode="json", round_trip=True, by_alias=False, warnings="error")
         return _settle(model.model_dump(round_trip=True, by_alias=False, warnings="error"), data)
-    raise NotImplementedError(f"`{type(value).__qualname__}` has no JSON form")
+    except ValueError:
+        # pydantic's own message quotes the values, which may be secret.
+        raise ValueError(
+            f"pydantic cannot write this `{type(model).__qualname__}`: a field holds what its annotation does not "
+            "allow, or what has no JSON form; validate the model again before returning it"
+        ) from None
 
 
 def _settle(whole: object, data: Any) -> Any:
@@ -43,9 +53,22 @@ def _settle(whole: object, data: Any) -> Any:
 def read_model(cls: type, data: object) -> Any:
     """msgspec's hook for annotations that it does not know: a model validates its own JSON, by field name."""
     if is_model(cls):
-        # From JSON, not from Python objects: strict models read times and tuples from JSON alone.
-        return cast("Any", cls).model_validate_json(msgspec.json.encode(data), by_alias=False, by_name=True)
+        try:
+            # From JSON, not from Python objects: strict models read times and tuples from JSON alone.
+            return cast("Any", cls).model_validate_json(
+                msgspec.json.encode(data), by_alias=False, by_name=True
+            )
+        except ValueError as error:
+            details = getattr(error, "errors", None)
+            if details is None:
+                raise
+            # Without the input, which may be secret.
+            raise ValueError("; ".join(_detail(each) for each in details(include_input=False))) from None
     return data
+
+
+def _detail(error: dict[str, Any]) -> str:
+    return ".".join(map(str, error["loc"])) + ": " + str(error["msg"])
 
 
 ENCODER = msgspec.json.Encoder(enc_hook=write_model)

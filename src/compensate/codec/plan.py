@@ -89,7 +89,7 @@ def plan(root: mi.Type, prove_leaf: Check | None = None) -> Plan:
     """
     infos = _all_parts(root)
     sets = any(isinstance(info, mi.SetType | mi.FrozenSetType) for info in infos)
-    return Plan(_Compiler(prove_leaf).node(root, "it"), sets, any(map(_runs_code, infos)))
+    return Plan(_Compiler(prove_leaf).node(root, "the type itself"), sets, any(map(_runs_code, infos)))
 
 
 def _all_parts(root: mi.Type) -> list[mi.Type]:
