@@ -418,6 +418,30 @@ def test_a_post_init_that_leaves_the_value_alone_is_fine() -> None:
     comes_back(Checked, Checked(1))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (0.0, -0.0),
+        (1, True),
+        (1, 1.0),
+        ([1], (1,)),
+        (Decimal("1.0"), Decimal("1.00")),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ({1}, {True}),
+        (dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, fold=1)),
+        (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC"))),
+        (Line("a", 1), Line("a", 2)),
+        (Line("a", 1), Special("a", 1)),
+        ([1], [1, 2]),
+    ],
+)
+def test_the_comparison_tells_apart_what_python_calls_equal(before: object, after: object) -> None:
+    for left, right in ((before, after), (after, before)):
+        with pytest.raises(Refused):
+            require_same(left, right)
+        require_same(left, left)
+
+
 def test_an_exact_int_is_accepted_for_a_float_and_comes_back_as_the_float() -> None:
     made = codec(float)
     limited = codec(Annotated[float, msgspec.Meta(gt=0)])
