@@ -1,1 +1,74 @@
-"""Where sagas are kept: the protocol (`base`), memory, files, SQLite."""
+"""Where sagas are kept: the protocol (`base`), memory, files, SQLite, PostgreSQL."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Final
+
+from compensate.errors import StoreUrlInvalid
+from compensate.stores.base import Store
+
+FORMS: Final = (
+    "memory://",
+    "sqlite:///relative.db",
+    "sqlite:////absolute/path.db",
+    "file:///relative/folder",
+    "file:////absolute/folder",
+    "postgresql://user@host/database",
+)
+"""The forms of store urls."""
+
+
+def open_store(url: str) -> Store:
+    """The store that `url` names. It is not opened yet: nothing is read or written before `await store.open()`.
+
+    After `sqlite:///` and `file:///` stands a path: `sqlite:///a.db` is `a.db` in the working directory,
+    `sqlite:////srv/a.db` is `/srv/a.db`. Nothing in it is quoted or unquoted.
+
+    Raises:
+        StoreUrlInvalid: It names no store, or one whose extra is not installed; says what would.
+    """
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise StoreUrlInvalid(f"store url {url!r} is a {type(url).__name__}; give a str, like {FORMS[1]!r}")
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        raise _invalid(url, "it has no '://'")
+    # A module is imported only when a url asks for it: nobody pays for a store that is not used.
+    if scheme == "memory":
+        if rest:
+            raise _invalid(url, "nothing can follow 'memory://'")
+        from compensate.stores.memory import MemoryStore
+
+        return MemoryStore()
+    if scheme == "sqlite":
+        path = _path(url, rest)
+        if path == ":memory:":
+            raise _invalid(url, "for a store in memory give 'memory://'")
+        from compensate.stores.sqlite import SqliteStore
+
+        return SqliteStore(path)
+    if scheme == "file" and find_spec("compensate.stores.file"):
+        from compensate.stores.file import FileStore  # type: ignore[import-not-found,unused-ignore]
+
+        return FileStore(_path(url, rest))  # type: ignore[no-any-return,unused-ignore]
+    if scheme in ("postgresql", "postgres"):
+        raise _invalid(url, "PostgreSQL needs the extra: pip install 'compensate[postgres]'")
+    raise _invalid(url, f"there is no store {scheme!r}")
+
+
+def _path(url: str, rest: str) -> str:
+    if not rest.startswith("/"):
+        raise _invalid(url, f"a path takes three slashes: {url.partition('://')[0]}:///{rest or 'path'}")
+    path = rest[1:]
+    if not path:
+        raise _invalid(url, "the path is missing")
+    if "\0" in path:
+        raise _invalid(url, "a path holds no NUL")
+    return path
+
+
+def _invalid(url: str, why: str) -> StoreUrlInvalid:
+    return StoreUrlInvalid(f"store url {url!r}: {why}; the forms are: {', '.join(FORMS)}")
+
+
+__all__ = ["FORMS", "Store", "open_store"]

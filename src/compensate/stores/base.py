@@ -49,9 +49,9 @@ class NewSaga(msgspec.Struct, frozen=True):
     Attributes:
         id: The saga's id, already checked.
         name: Name of its definition.
-        fingerprint: Of its dag.
-        dag: The dag, encoded. Stores may keep equal dags once.
-        events: The first events, from seq 1.
+        fingerprint: `codec.records.fingerprint(dag)`; checked when the saga is loaded.
+        dag: The dag, encoded. Stores keep equal dags once.
+        events: The first events, from seq 1, in epoch 1.
         status: Status after them.
         at: When, in seconds since the epoch.
     """
@@ -164,7 +164,13 @@ class Store(Protocol):
     # -- owners ------------------------------------------------------------
 
     async def join(self, owner: str, now: float, lease: float) -> None:
-        """Make `owner` known and alive until `now + lease`."""
+        """Make `owner` known and alive until `now + lease`. A name is one coordinator's alone, and never used again.
+
+        Joining again through the same open store, after the lease ran out, keeps the sagas that nobody claimed.
+
+        Raises:
+            Unavailable: Another living process goes by that name.
+        """
         ...
 
     async def renew(self, owner: str, now: float, lease: float) -> bool:
@@ -180,7 +186,8 @@ class Store(Protocol):
     ) -> list[StoredSaga | Damaged]:
         """Claim sagas that have not ended and whose owner is not alive, oldest first; with `parked`, parked ones too.
 
-        A damaged saga is claimed and returned as `Damaged`; it never hides the others.
+        `owner` has joined. Sagas that it owns already are left alone, even if its own lease ran out. A damaged saga is
+        claimed and returned as `Damaged`; it never hides the others.
         """
         ...
 
@@ -194,7 +201,10 @@ class Store(Protocol):
         ...
 
     def release(self, saga_id: str, epoch: int) -> Done:
-        """Give a saga up so that others can claim it at once. Does nothing if `epoch` is no longer its epoch."""
+        """Give a saga up so that others can claim it at once.
+
+        Does nothing if `epoch` is no longer its epoch, or there is no such saga.
+        """
         ...
 
     # -- logs --------------------------------------------------------------
@@ -204,6 +214,7 @@ class Store(Protocol):
 
         Raises:
             SagaExists: The id is taken. Nothing was changed.
+            Conflict: Its events do not go from seq 1 without gaps in epoch 1.
         """
         ...
 
@@ -222,7 +233,7 @@ class Store(Protocol):
         Raises:
             SagaNotFound: There is no such saga.
             Fenced: The epoch is another.
-            Conflict: The last seq is another.
+            Conflict: The last seq is another, or the events do not go on from it without gaps in this epoch.
             Unavailable: The outcome is unknown.
         """
         ...
@@ -250,7 +261,11 @@ class Store(Protocol):
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page:
-        """Records, newest first by creation, then by id; a saga created while paging appears at most once."""
+        """Records, newest first by creation, then by id; a saga created while paging appears at most once.
+
+        Raises:
+            IllegalRequest: `cursor` is none.
+        """
         ...
 
     async def delete(self, saga_id: str) -> None:
@@ -258,14 +273,18 @@ class Store(Protocol):
 
         Raises:
             SagaNotFound: There is none.
-            IllegalRequest: It has not ended, or is stuck.
+            IllegalRequest: It has not ended, is stuck, or a coordinator has claimed it to go on with it.
         """
         ...
 
     # -- operators' requests -----------------------------------------------
 
     async def post(self, saga_id: str, verb: Verb, data: bytes, now: float) -> int:
-        """Leave a request for the owner of a saga; returns its number."""
+        """Leave a request for the owner of a saga; returns its number.
+
+        Raises:
+            SagaNotFound: There is none.
+        """
         ...
 
     async def requests(self, owner: str) -> list[Request]:
@@ -273,7 +292,7 @@ class Store(Protocol):
         ...
 
     async def answer(self, number: int, answer: Answer) -> None:
-        """Say what became of a request."""
+        """Say what became of a request. The first answer stands; an unknown number is passed over."""
         ...
 
     async def answered(self, number: int) -> Answer | None:
