@@ -1,0 +1,166 @@
+"""A saga for the terminal: stage by stage, what runs beside what, and what waits for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from compensate.core.states import NodeState
+from compensate.render.layers import children, edges_within, ranks
+from compensate.render.view import END, START, Source, View, ViewGroup, ViewNode, state_words, times, view
+from compensate.render.words import STATE_WORDS, columns, cut, plain
+
+_DRAWN: Final = {
+    False: {
+        "only": "─",
+        "first": "┬",
+        "more": "├",
+        "last": "└",
+        "down": "│",
+        "lead": "─",
+        "from": "←",
+        "cut": "…",
+    },
+    True: {
+        "only": "-",
+        "first": "+",
+        "more": "+",
+        "last": "`",
+        "down": "|",
+        "lead": "-",
+        "from": "<-",
+        "cut": "...",
+    },
+}
+_MARK: Final[dict[NodeState, tuple[str, str]]] = {
+    "pending": ("○", "."),
+    "running": ("◐", ">"),
+    "completed": ("●", "+"),
+    "failed": ("✗", "x"),
+    "in_doubt": ("?", "?"),
+    "undoing": ("◑", "<"),
+    "undone": ("↶", "-"),
+    "undo_failed": ("✗", "!"),
+    "skipped": ("–", "/"),
+    "resolved": ("✓", "="),
+}
+
+
+def text(
+    source: Source,
+    states: Mapping[str, NodeState] | None = None,
+    *,
+    ascii: bool = False,  # noqa: A002 - the plain word for it
+    width: int = 100,
+) -> str:
+    """Draw a dag, a fold (or machine) or a view in characters.
+
+    Numbers count stages; what stands under one number may run at the same time.
+
+    Args:
+        source: What to draw.
+        states: For a dag, the state of each node by its path.
+        ascii: Only ASCII characters; others in names become `?`.
+        width: Columns to fit into.
+    """
+    drawn = "\n".join(_Text(view(source, states), ascii, width).lines()) + "\n"
+    return drawn.encode("ascii", "replace").decode() if ascii else drawn
+
+
+class _Text:
+    def __init__(self, shown: View, ascii_only: bool, width: int) -> None:
+        self.view = shown
+        self.ascii = ascii_only
+        self.width = width
+        self.ink = _DRAWN[ascii_only]
+        self.nodes = {node.path: node for node in shown.nodes}
+        self.groups = {group.path: group for group in shown.groups}
+        self.children = children(shown)
+        self.edges = edges_within(shown)
+        self.before: dict[str, list[str]] = {}
+        for edge in shown.edges:
+            self.before.setdefault(edge.after, []).append(edge.before)
+
+    def lines(self) -> list[str]:
+        rows: list[tuple[str, str]] = []
+        # Innermost last in, first out: (path, what leads its line, what leads the lines below it).
+        open_ = list(reversed(self._stages("", "")))
+        while open_:
+            path, lead, below = open_.pop()
+            rows.append((f"{lead} {self._name(path)}", self._said(path)))
+            if path in self.groups:
+                open_.extend(reversed(self._stages(path, below + " ")))
+        left = min(max((columns(name) for name, _ in rows), default=0), self.width // 2)
+        lines = [cut(plain(self.view.title), self.width, self.ink["cut"])]
+        for name, said in rows:
+            if not said:
+                lines.append(cut(name, self.width, self.ink["cut"]))
+                continue
+            name = cut(name, left, self.ink["cut"])
+            line = name + " " * (left - columns(name) + 2) + said
+            lines.append(cut(line, self.width, self.ink["cut"]).rstrip())
+        return lines
+
+    def _stages(self, group: str, lead: str) -> list[tuple[str, str, str]]:
+        ink = self.ink
+        members = [member for member in self.children[group] if member not in (START, END)]
+        inner = [(a, b) for a, b in self.edges.get(group, []) if a != START and b != END]
+        rank = ranks(members, inner)
+        stages: dict[int, list[str]] = {}
+        for member in members:
+            stages.setdefault(rank[member], []).append(member)
+        digits = len(str(len(stages)))
+        rows: list[tuple[str, str, str]] = []
+        for stage in sorted(stages):
+            at = stages[stage]
+            for k, path in enumerate(at):
+                number = f"{stage + 1:>{digits}}" if k == 0 else " " * digits
+                dash = ink["lead"] if k == 0 else " "
+                last = k == len(at) - 1
+                corner = (
+                    ink["only"]
+                    if len(at) == 1
+                    else ink["first"]
+                    if k == 0
+                    else ink["last"]
+                    if last
+                    else ink["more"]
+                )
+                under = " " if last else ink["down"]
+                rows.append(
+                    (path, f"{lead}{number} {dash}{corner}{ink['lead']}", f"{lead}{' ' * digits}  {under} ")
+                )
+        return rows
+
+    def _mark(self, state: NodeState | None) -> str:
+        return "" if state is None else _MARK[state][self.ascii] + " "
+
+    def _name(self, path: str) -> str:
+        item: ViewNode | ViewGroup = self.nodes[path] if path in self.nodes else self.groups[path]
+        many = times(item).replace("×", "x") if self.ascii else times(item)
+        return plain(f"{self._mark(item.state)}{item.label} {many}")
+
+    def _said(self, path: str) -> str:
+        node = self.nodes.get(path)
+        parts: list[str] = []
+        if node is not None:
+            words = state_words(node)
+            if node.undo_order:
+                words += f", undo {node.undo_order}"
+            if words:
+                parts.append(words)
+            notes, error = node.notes, plain(node.error)
+        else:
+            group = self.groups[path]
+            notes, error = group.notes, ""
+            if group.state is not None:
+                parts.append(STATE_WORDS[group.state])
+        if notes:
+            parts.append(f"({', '.join(notes)})")
+        before = [name.rpartition("/")[2] for name in self.before.get(path, []) if name != START]
+        if before:
+            shown = before if len(before) <= 6 else [*before[:5], f"{len(before) - 5} more"]
+            parts.append(f"{self.ink['from']} {', '.join(shown)}")
+        if error:
+            parts.append(error)
+        return "  ".join(parts)

@@ -1,0 +1,77 @@
+"""Words and lengths that all drawings share."""
+
+from __future__ import annotations
+
+from typing import Final
+from unicodedata import east_asian_width
+
+STATE_WORDS: Final[dict[str, str]] = {
+    "pending": "pending",
+    "running": "running",
+    "completed": "completed",
+    "failed": "failed",
+    "in_doubt": "in doubt",
+    "undoing": "undoing",
+    "undone": "undone",
+    "undo_failed": "undo failed",
+    "skipped": "skipped",
+    "resolved": "resolved",
+    "rolling_back": "rolling back",
+    "rolled_back": "rolled back",
+    "stuck": "stuck",
+}
+"""How a node state or saga status is written for people."""
+
+
+def plain(text: str) -> str:
+    """`text` on one line, of characters that every format can carry."""
+    return " ".join(
+        "".join(c if _carried(c) else ("\ufffd" if "\ud800" <= c <= "\udfff" else " ") for c in text).split()
+    )
+
+
+def _carried(char: str) -> bool:
+    return char.isprintable() and char not in "\ufffe\uffff"
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def cut(text: str, width: int, ellipsis: str = "…") -> str:
+    """`text`, cut to `width` columns."""
+    if columns(text) <= width:
+        return text
+    room = width - columns(ellipsis)
+    kept: list[str] = []
+    for char in text:
+        room -= columns(char)
+        if room < 0:
+            break
+        kept.append(char)
+    return "".join(kept).rstrip() + ellipsis
+
+
+def wrap(text: str, width: int, most: int) -> list[str]:
+    """`text` in at most `most` lines of `width` columns; broken at spaces and joints where there are any."""
+    rest = plain(text)
+    lines: list[str] = []
+    while columns(rest) > width and len(lines) < most - 1:
+        end = len(cut(rest, width, ""))
+        head = rest[:end]
+        if rest[end : end + 1] != " ":
+            joint = max(head.rfind(mark) + (mark != " ") for mark in " -_/.,:")
+            if joint > width // 3:
+                head = rest[:joint]
+        lines.append(head.rstrip())
+        rest = rest[len(head) :].lstrip()
+    lines.append(cut(rest, width))
+    return lines
+
+
+def short_type(name: str) -> str:
+    """The class's own name, of a qualified one."""
+    return name.rpartition(".")[2]
