@@ -138,6 +138,10 @@ class SagaExists(CompensateError):
     """The id is taken by a saga with another dag or other params. Nothing was changed."""
 
 
+class Stopped(CompensateError):
+    """The coordinator was shut down. A stored saga is gone on with by the next coordinator on its store."""
+
+
 class IllegalRequest(CompensateError):
     """The request makes no sense in the saga's present state. Nothing was changed."""
 

@@ -108,18 +108,19 @@ class Fold:
         self.epoch = event.epoch
 
     def _apply_node(self, i: int, event: Event) -> None:
-        kind = event.type
-        moves = s.NODE.get(kind)
-        after = None if moves is None else moves.get(self.state[i])
+        handler = _HANDLERS.get(event.type)
+        if handler is None:
+            raise self._corrupt(event, "no event of a node has that type")
+        if self.status not in _OPEN and not (self.status == s.STUCK and event.type in s.UNSTICK):
+            raise self._corrupt(event, f"the saga is {self.status}")
+        handler(self, i, event)
+
+    def _after(self, i: int, event: Event) -> s.NodeState:
+        """The state that the tables give for the event."""
+        after = s.NODE[event.type].get(self.state[i])
         if after is None:
             raise self._corrupt(event, f"the node is {self.state[i]}")
-        if self.status not in _OPEN and not (self.status == s.STUCK and kind in s.UNSTICK):
-            raise self._corrupt(event, f"the saga is {self.status}")
-        _ON[kind](self, i, event)
-        self.state[i] = after
-        landed = _LANDED.get(kind)
-        if landed is not None:
-            landed(self, i, event)
+        return after
 
     def _apply_saga(self, event: Event) -> None:
         kind = event.type
@@ -157,65 +158,58 @@ class Fold:
             "nothing was run; restore the log from a copy, or have it looked at"
         )
 
-    # What an event does before the state changes ...
+    # One method for each type of event: check it, change the state, and queue what follows from it.
 
     def _on_started(self, i: int, event: Event) -> None:
-        if event.attempt != self.attempt[i] + 1:
+        after = _STARTED.get(self.state[i])
+        if after is None:
+            raise self._corrupt(event, f"the node is {self.state[i]}")
+        attempt = event.attempt
+        if attempt != self.attempt[i] + 1:
             raise self._corrupt(event, f"{self.attempt[i]} attempts came before")
         if self._missing[i]:
             raise self._corrupt(event, "what it depends on has not completed")
         if self.rollback is not None:
-            if self.state[i] != s.IN_DOUBT or self._live[i]:
-                raise self._corrupt(event, "rollback has begun")
-            if i not in self._rerun:
-                self._rerun.add(i)
-                self.failures.pop(i, None)
-        self.attempt[i] = event.attempt
+            self._check_rerun(i, event)
+        self.state[i] = after
+        self.attempt[i] = attempt
         self.executing += 1
         self._queued[i] = 0
         if self._due:
             self._due.pop(i, None)
 
-    def _on_undo_started(self, i: int, event: Event) -> None:
-        if event.attempt != self.undo_attempt.get(i, 0) + 1:
-            raise self._corrupt(event, f"{self.undo_attempt.get(i, 0)} attempts came before")
-        if self.rollback is None or self._live[i]:
-            raise self._corrupt(event, "its turn to be undone has not come")
-        self.undo_attempt[i] = event.attempt
-        self.executing += 1
-        self._queued[i] = 0
-        if self._due:
-            self._due.pop(i, None)
+    def _check_rerun(self, i: int, event: Event) -> None:
+        """After rollback began only a node in doubt is run again, in its turn, to learn its output (S4)."""
+        if self.state[i] != s.IN_DOUBT or self._live[i]:
+            raise self._corrupt(event, "rollback has begun")
+        if i not in self._rerun:
+            self._rerun.add(i)
+            self.failures.pop(i, None)
 
-    def _on_landing(self, i: int, event: Event) -> None:
-        tries = self.undo_attempt.get(i, 0) if event.type in _UNDO_LANDINGS else self.attempt[i]
-        if event.attempt != tries:
-            raise self._corrupt(event, f"the running attempt is {tries}")
-        self.executing -= 1
-
-    def _on_answer(self, i: int, event: Event) -> None:
-        begin = self.plan.partner.get(i, i)
-        if self._missing[begin] or self.rollback is not None:
-            raise self._corrupt(event, "its turn has not come")
-        if (event.type == e.EXPANDED) != (self.question(begin) == "items"):
-            raise self._corrupt(event, "nobody asked")
-
-    def _on_operator(self, i: int, event: Event) -> None:
-        if VERBS[event.type] not in self.choices(i):
-            raise self._corrupt(event, "the node is not stuck, or not in a way that this would mend")
-
-    # ... and after.
-
-    def _landed_completed(self, i: int, event: Event) -> None:
+    def _on_completed(self, i: int, event: Event) -> None:
+        self._land(i, event)
         self.output[i] = cast(e.Completed, event.data).output
         if self.doubted:
             self.doubted.discard(i)
         if self.rollback is not None:
             self._turn(i)
         else:
-            self._complete(i)
+            if self.plan.pivots:
+                self._pass_pivot(i)
+            self._forward_from(i)
 
-    def _landed_failed(self, i: int, event: Event) -> None:
+    def _land(self, i: int, event: Event) -> None:
+        """The running action of node `i` has come to something."""
+        after = s.NODE[event.type].get(self.state[i])
+        if after is None:
+            raise self._corrupt(event, f"the node is {self.state[i]}")
+        if event.attempt != self.attempt[i]:
+            raise self._corrupt(event, f"the running attempt is {self.attempt[i]}")
+        self.state[i] = after
+        self.executing -= 1
+
+    def _on_failed(self, i: int, event: Event) -> None:
+        self._land(i, event)
         data = cast(e.Failed, event.data)
         self.errors[i] = data
         self.failures[i] = self.failures.get(i, 0) + 1
@@ -223,7 +217,8 @@ class Fold:
             self.doubted.discard(i)
         self._after_failure(i, data.retry_at, data.error)
 
-    def _landed_in_doubt(self, i: int, event: Event) -> None:
+    def _on_in_doubt(self, i: int, event: Event) -> None:
+        self._land(i, event)
         data = cast(e.InDoubt, event.data)
         self.errors[i] = data
         self.doubted.add(i)
@@ -244,10 +239,32 @@ class Fold:
         else:
             self._turn(i)
 
-    def _landed_undone(self, i: int, event: Event) -> None:
+    def _on_undo_started(self, i: int, event: Event) -> None:
+        after = self._after(i, event)
+        if event.attempt != self.undo_attempt.get(i, 0) + 1:
+            raise self._corrupt(event, f"{self.undo_attempt.get(i, 0)} attempts came before")
+        if self.rollback is None or self._live[i]:
+            raise self._corrupt(event, "its turn to be undone has not come")
+        self.state[i] = after
+        self.undo_attempt[i] = event.attempt
+        self.executing += 1
+        self._queued[i] = 0
+        if self._due:
+            self._due.pop(i, None)
+
+    def _land_undo(self, i: int, event: Event) -> None:
+        after = self._after(i, event)
+        if event.attempt != self.undo_attempt.get(i, 0):
+            raise self._corrupt(event, f"the running attempt is {self.undo_attempt.get(i, 0)}")
+        self.state[i] = after
+        self.executing -= 1
+
+    def _on_undone(self, i: int, event: Event) -> None:
+        self._land_undo(i, event)
         self._settle(i)
 
-    def _landed_undo_failed(self, i: int, event: Event) -> None:
+    def _on_undo_failed(self, i: int, event: Event) -> None:
+        self._land_undo(i, event)
         data = cast(e.UndoFailed, event.data)
         self.undo_errors[i] = data
         if data.interrupted:
@@ -259,8 +276,19 @@ class Fold:
         else:
             self._given_up[i] = f"{data.error.type}: {data.error.message}" if data.error else "undo failed"
 
-    def _landed_branch_taken(self, i: int, event: Event) -> None:
+    def _answered(self, i: int, event: Event) -> int:
+        """The machine asked about node `i` and got an answer; returns its begin bracket, or itself."""
+        after = self._after(i, event)
         begin = self.plan.partner.get(i, i)
+        if self._missing[begin] or self.rollback is not None:
+            raise self._corrupt(event, "its turn has not come")
+        if (event.type == e.EXPANDED) != (self.question(begin) == "items"):
+            raise self._corrupt(event, "nobody asked")
+        self.state[i] = after
+        return begin
+
+    def _on_branch_taken(self, i: int, event: Event) -> None:
+        begin = self._answered(i, event)
         self._taken.add(begin)
         kind = self.plan.kinds[begin]
         if kind == ACTION:
@@ -270,12 +298,13 @@ class Fold:
         else:
             self._complete(begin)
 
-    def _landed_branch_skipped(self, i: int, event: Event) -> None:
-        begin = self.plan.partner.get(i, i)
+    def _on_branch_skipped(self, i: int, event: Event) -> None:
+        begin = self._answered(i, event)
         self.state[begin] = s.SKIPPED
         self._forward_from(i)
 
-    def _landed_expanded(self, i: int, event: Event) -> None:
+    def _on_expanded(self, i: int, event: Event) -> None:
+        begin = self._answered(i, event)
         if not self._own_plan:
             self.plan = self.plan.copy()
             self._own_plan = True
@@ -287,30 +316,36 @@ class Fold:
         self._queued.extend(bytes(count))
         self._missing.extend([1] * count)
         self._missing[i] += count
-        self._complete(self.plan.partner[i])
+        self._complete(begin)
 
-    def _landed_retried(self, i: int, event: Event) -> None:
+    def _decided(self, i: int, event: Event) -> None:
+        """An operator decided about a stuck node: the saga goes on."""
+        after = self._after(i, event)
+        if VERBS[event.type] not in self.choices(i):
+            raise self._corrupt(event, "the node is not stuck, or not in a way that this would mend")
+        self.state[i] = after
+        del self._given_up[i]
+        self._unstick()
+
+    def _on_retried(self, i: int, event: Event) -> None:
+        self._decided(i, event)
         self.failures.pop(i, None)
         self.undo_failures.pop(i, None)
-        self._given_up.pop(i, None)
         self._queue(i)
-        self._unstick()
 
-    def _landed_let_go(self, i: int, event: Event) -> None:
-        self._given_up.pop(i, None)
-        self._unstick()
-        if self.rollback is not None:
-            self._settle(i)
+    def _on_let_go(self, i: int, event: Event) -> None:
+        self._decided(i, event)
+        self._settle(i)
 
-    def _landed_supplied(self, i: int, event: Event) -> None:
-        self._given_up.pop(i, None)
+    def _on_supplied(self, i: int, event: Event) -> None:
+        self._decided(i, event)
         self.doubted.discard(i)
         self.output[i] = cast(e.Supplied, event.data).output
-        self._unstick()
         if self.rollback is not None:
             self._turn(i)
         else:
-            self._complete(i)
+            self._pass_pivot(i)
+            self._forward_from(i)
 
     def _unstick(self) -> None:
         if self.status == s.STUCK:
@@ -320,27 +355,30 @@ class Fold:
     # -- forward -----------------------------------------------------------
 
     def _complete(self, i: int) -> None:
-        """Node `i` has its output: what waited only for it is next. Brackets and constants complete on the way."""
-        if self.plan.kinds[i] != ACTION:
-            self.state[i] = s.COMPLETED
-        elif self.plan.pivots and i in self.plan.pivots:
-            self._pivots_done += 1
-            self._reset_alarm()
+        """A bracket has nothing more to wait for."""
+        self.state[i] = s.COMPLETED
         self._forward_from(i)
 
+    def _pass_pivot(self, i: int) -> None:
+        if i in self.plan.pivots:
+            self._pivots_done += 1
+            self._reset_alarm()
+
     def _forward_from(self, i: int) -> None:
+        """Node `i` has its output: what waited only for it is next. Brackets and constants complete on the way."""
         plan = self.plan
         missing = self._missing
-        open_ = None
+        open_: list[int] | None = None
         while True:
             for j in plan.dependants[i]:
-                missing[j] -= 1
-                if missing[j]:
+                left = missing[j] = missing[j] - 1
+                if left:
                     continue
                 if j in plan.asks:
                     self._asks.append(j)
                 elif plan.kinds[j] == ACTION:
-                    self._queue(j)
+                    self._queued[j] = 1
+                    self._ready.append(j)
                 else:
                     self.state[j] = s.COMPLETED
                     if open_ is None:
@@ -454,6 +492,10 @@ class Fold:
             return "when"
         return "items" if self.plan.kinds[i] == FAN_BEGIN else None
 
+    def unblocked(self, i: int) -> bool:
+        """Whether everything that node `i` depends on has completed."""
+        return not self._missing[i]
+
     def choices(self, i: int) -> tuple[str, ...]:
         """The operator's verbs that are legal for node `i` now: values of `VERBS`."""
         if i not in self._given_up:
@@ -487,7 +529,7 @@ class Fold:
 
 _EXECUTING: Final = frozenset({s.RUNNING, s.UNDOING})
 _OPEN: Final = frozenset({s.RUNNING, s.ROLLING_BACK})
-_UNDO_LANDINGS: Final = frozenset({e.UNDONE, e.UNDO_FAILED})
+_STARTED: Final = s.NODE[e.STARTED]
 
 VERBS: Final = {
     e.RETRIED: "retry",
@@ -497,34 +539,19 @@ VERBS: Final = {
 }
 """The operator's verb behind each of the events that record one."""
 
-_ON: Final = {
+_HANDLERS: Final = {
     e.STARTED: Fold._on_started,
-    e.COMPLETED: Fold._on_landing,
-    e.FAILED: Fold._on_landing,
-    e.IN_DOUBT: Fold._on_landing,
+    e.COMPLETED: Fold._on_completed,
+    e.FAILED: Fold._on_failed,
+    e.IN_DOUBT: Fold._on_in_doubt,
     e.UNDO_STARTED: Fold._on_undo_started,
-    e.UNDONE: Fold._on_landing,
-    e.UNDO_FAILED: Fold._on_landing,
-    e.BRANCH_TAKEN: Fold._on_answer,
-    e.BRANCH_SKIPPED: Fold._on_answer,
-    e.EXPANDED: Fold._on_answer,
-    e.RETRIED: Fold._on_operator,
-    e.SKIPPED: Fold._on_operator,
-    e.RESOLVED: Fold._on_operator,
-    e.SUPPLIED: Fold._on_operator,
-}
-
-_LANDED: Final = {
-    e.COMPLETED: Fold._landed_completed,
-    e.FAILED: Fold._landed_failed,
-    e.IN_DOUBT: Fold._landed_in_doubt,
-    e.UNDONE: Fold._landed_undone,
-    e.UNDO_FAILED: Fold._landed_undo_failed,
-    e.BRANCH_TAKEN: Fold._landed_branch_taken,
-    e.BRANCH_SKIPPED: Fold._landed_branch_skipped,
-    e.EXPANDED: Fold._landed_expanded,
-    e.RETRIED: Fold._landed_retried,
-    e.SKIPPED: Fold._landed_let_go,
-    e.RESOLVED: Fold._landed_let_go,
-    e.SUPPLIED: Fold._landed_supplied,
+    e.UNDONE: Fold._on_undone,
+    e.UNDO_FAILED: Fold._on_undo_failed,
+    e.BRANCH_TAKEN: Fold._on_branch_taken,
+    e.BRANCH_SKIPPED: Fold._on_branch_skipped,
+    e.EXPANDED: Fold._on_expanded,
+    e.RETRIED: Fold._on_retried,
+    e.SKIPPED: Fold._on_let_go,
+    e.RESOLVED: Fold._on_let_go,
+    e.SUPPLIED: Fold._on_supplied,
 }

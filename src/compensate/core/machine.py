@@ -10,7 +10,7 @@ append the machine is thrown away and folded anew from the log (S10).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from heapq import heappop
 from typing import Final, TypeAlias, cast
 
@@ -206,10 +206,10 @@ class Machine(Fold):
             retry_at = now + retry.delay(failures, key(self.saga_id, self.plan.names[i], "undo"))
         self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, e.UndoFailed(error, retry_at))
 
-    def interrupted(self, now: float) -> None:
-        """The saga was just folded from its log: whatever ran then does not run any more."""
+    def interrupted(self, now: float, except_for: Container[int] = ()) -> None:
+        """The saga was just folded from its log: what ran then does not run any more, `except_for` these nodes."""
         for i, state in enumerate(self.state):
-            if self.plan.kinds[i] != ACTION:
+            if self.plan.kinds[i] != ACTION or i in except_for:
                 continue
             if state == s.RUNNING:
                 self._record_node(e.IN_DOUBT, i, self.attempt[i], now, e.InDoubt("crash"))
@@ -226,6 +226,21 @@ class Machine(Fold):
 
     def _end(self, i: int) -> int:
         return i if self.plan.kinds[i] == ACTION else self.plan.partner[i]
+
+    def record_again(self, event: Event, now: float) -> None:
+        """Tell a fact once more whose event was lost in a failed append.
+
+        Raises:
+            CorruptLog: It does not fit: the log holds it already, or has gone another way. Nothing was changed.
+        """
+        if event.node:
+            self._record_node(event.type, self.plan.index[event.node], event.attempt, now, event.data)
+        else:
+            self._record(event.type, now, event.data)
+
+    def inherit(self, old: Machine) -> None:
+        """Take over from a machine that was thrown away what no log holds: which threads have not ended."""
+        self._lingering = old._lingering
 
     def linger(self, i: int) -> None:
         """Node `i` timed out but its thread cannot be stopped.
@@ -321,6 +336,11 @@ class Machine(Fold):
 
     def _illegal(self, what: str, why: str) -> IllegalRequest:
         return IllegalRequest(f"saga {self.saga_id} cannot be {what}: {why}")
+
+    @property
+    def starved(self) -> bool:
+        """Whether something is ready for which `next` had no room."""
+        return bool(self._ready)
 
     # -- decisions ---------------------------------------------------------
 

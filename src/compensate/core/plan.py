@@ -53,6 +53,7 @@ class Plan:
         index: Path to index; a bracketed path leads to the end bracket.
         partner: End bracket to begin bracket and back.
         asks: Nodes that need an answer before they go on: `when`, or a fan-out's size.
+        inner: For each subsaga (by end bracket) its namespace.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """
 
@@ -71,6 +72,7 @@ class Plan:
         self.asks: set[int] = set()
         self.pivots: list[int] = []
         self.elements: dict[int, range] = {}
+        self.inner: dict[int, Scope] = {}
         self.root = Scope(dag, "", None, {})
         self._lay()
         self.missing: list[int] = [len(deps) for deps in self.deps]
@@ -115,6 +117,7 @@ class Plan:
             inner.begin = self._add(path, BEGIN, node, scope)
             end = inner.end = self._add(path, END, node, scope)
             self._pair(inner.begin, inner.end)
+            self.inner[end] = inner
         elif isinstance(node, ActionNode) and node.each is not None:
             begin = self._add(path, FAN_BEGIN, node, scope)
             end = self._add(path, FAN_END, node, scope)

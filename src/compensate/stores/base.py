@@ -287,7 +287,7 @@ class Store(Protocol):
         """
         ...
 
-    async def requests(self, owner: str) -> list[Request]:
+    async def requests(self, owner: str) -> Sequence[Request]:
         """Requests for sagas of `owner` that nobody has answered, oldest first."""
         ...
 

@@ -280,7 +280,7 @@ class MemoryStore:
         self._requests[self._posted] = (Request(self._posted, saga_id, verb, data), None)
         return self._posted
 
-    async def requests(self, owner: str) -> list[Request]:
+    async def requests(self, owner: str) -> Sequence[Request]:
         """As `Store.requests`."""
         return [
             request

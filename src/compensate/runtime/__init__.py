@@ -1,0 +1,1 @@
+"""Running sagas: one (`SagaExecutor`) or many (`Coordinator`), and the blocking twin (`connect`)."""

@@ -1,0 +1,257 @@
+"""Bindings: what joins the stored dag (data) to today's code (actions).
+
+A node's inputs travel as JSON: composed from recorded outputs as the dag says,
+then decoded by the types that the action declares. So a stored dag needs nothing
+of today's code but its actions, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from compensate.authoring import Action
+from compensate.codec import TypeCodec
+from compensate.codec import records as r
+from compensate.core import states as s
+from compensate.core.dag import ActionNode, ConstantNode, Expr, Items, Ref, Value
+from compensate.core.log import Fold
+from compensate.core.plan import ACTION, CONSTANT, FAN_END, Plan, Scope
+from compensate.errors import ActionNotFound, CompensateError, DeserializeFailed, NotFound
+
+Decode = Callable[[bytes], Any]
+
+
+class Input:
+    """One argument: where it comes from, and how it is decoded."""
+
+    __slots__ = ("decode", "expr", "name", "source")
+
+    def __init__(self, name: str, expr: Expr | None, decode: Decode, source: int) -> None:
+        self.name = name
+        self.expr = expr
+        """`None`: the element of the fan-out."""
+        self.decode = decode
+        self.source = source
+        """Index of the action node whose whole output it is, or -1."""
+
+
+class Bound:
+    """An action node joined to its action."""
+
+    __slots__ = ("action", "encode", "fn", "keyword", "plain", "positional", "scope", "spec")
+
+    def __init__(self, spec: ActionNode, action: Action[Any, Any], scope: Scope, kinds: list[int]) -> None:
+        self.spec = spec
+        self.action = action
+        self.scope = scope
+        self.fn: Callable[..., Any] = action.fn
+        self.encode: Callable[[Any], bytes] = action.output.encode
+        inputs = dict[str, Expr | None](spec.inputs)
+        if spec.each is not None:
+            inputs[spec.each.param] = None
+        unknown = [name for name in inputs if name not in action.params]
+        if unknown:
+            raise ActionNotFound(
+                f"action {action.name!r} takes no parameter {unknown[0]!r}, which node {spec.name!r} gives it"
+            )
+        self.positional: list[Input] = []
+        self.keyword: list[Input] = []
+        gap = False
+        for name, codec in action.params.items():
+            if name not in inputs:
+                gap = True  # its default holds; what follows is passed by keyword
+                continue
+            expr = inputs[name]
+            source = -1
+            if isinstance(expr, Ref) and expr.node and not expr.path:
+                index = scope.index[expr.node]
+                if kinds[index] == ACTION:
+                    source = index
+            into = self.keyword if gap or name in action.keyword else self.positional
+            into.append(Input(name, expr, codec.decode, source))
+        self.plain = (
+            action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None and spec.each is None
+        )
+        """Whether the shortest way of calling it will do."""
+
+
+class Bindings:
+    """All action nodes of a plan, joined to their actions. Made once for a dag, shared by its sagas."""
+
+    def __init__(self, plan: Plan, find: Callable[[str], Action[Any, Any]]) -> None:
+        """Join.
+
+        Raises:
+            ActionNotFound: An action is unknown, or no longer takes what the dag gives it.
+        """
+        self.plan = plan
+        self.missing = ""
+        """Why there are no bindings; `""` if there are."""
+        self._bound: dict[int, Bound] = {}
+        made: dict[tuple[int, int], Bound] = {}  # the two brackets of a fan-out share one
+        for i, spec in enumerate(plan.specs):
+            if not isinstance(spec, ActionNode):
+                continue
+            which = (id(spec), id(plan.scopes[i]))
+            bound = made.get(which)
+            if bound is None:
+                bound = made[which] = Bound(spec, find(spec.action), plan.scopes[i], plan.kinds)
+            self._bound[i] = bound
+        self.list: list[Bound | None] = [self._bound.get(i) for i in range(len(plan.names))]
+
+    @classmethod
+    def unbound(cls, plan: Plan, why: str) -> Bindings:
+        """Stands for bindings that cannot be made today; the saga is parked."""
+        bindings = object.__new__(cls)
+        bindings.plan = plan
+        bindings.missing = why
+        return bindings
+
+    def of(self, i: int, machine: Fold) -> Bound:
+        """The binding of node `i`; an element of a fan-out shares that of its brackets."""
+        bound = self.list[i] if i < len(self.list) else None
+        if bound is None:
+            end = machine.plan.index[machine.plan.names[i].rpartition("[")[0]]
+            bound = self._bound[end]
+        return bound
+
+
+class Values:
+    """Reads the values of one saga: what a node gets, what a node gave."""
+
+    __slots__ = ("_items", "machine")
+
+    def __init__(self, machine: Fold) -> None:
+        self.machine = machine
+        self._items: dict[int, list[bytes]] = {}
+
+    def arguments(self, bound: Bound, i: int) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments of node `i`, freshly decoded.
+
+        Raises:
+            DeserializeFailed: What is recorded does not fit the types of today.
+        """
+        return (
+            [item.decode(self.data(item, bound, i)) for item in bound.positional],
+            {item.name: item.decode(self.data(item, bound, i)) for item in bound.keyword},
+        )
+
+    def data(self, item: Input, bound: Bound, i: int) -> bytes:
+        """One input of node `i` as JSON."""
+        if item.source >= 0:
+            data = self.machine.output[item.source]
+            if data is not None:
+                return data
+        if item.expr is None:
+            return self._element(i)
+        return self.resolve(item.expr, bound.scope)
+
+    def _element(self, i: int) -> bytes:
+        plan = self.machine.plan
+        end = plan.index[plan.names[i].rpartition("[")[0]]
+        items = self._items.get(end)
+        if items is None:
+            items = self._items[end] = self.items(end)
+        return items[plan.position[i]]
+
+    def items(self, end: int) -> list[bytes]:
+        """The list over which a fan-out goes."""
+        spec = self.machine.plan.action(end)
+        assert spec.each is not None
+        return r.split(self.resolve(spec.each.items, self.machine.plan.scopes[end]))
+
+    def resolve(self, expr: Expr, scope: Scope) -> bytes:
+        """An expression as JSON."""
+        if isinstance(expr, Value):
+            return bytes(expr.json)
+        if isinstance(expr, Items):
+            return r.join(self.resolve(item, scope) for item in expr.items)
+        if not isinstance(expr, Ref):
+            return r.join_fields((name, self.resolve(field, scope)) for name, field in expr.fields.items())
+        if expr.node:
+            return r.select(self.output(scope.index[expr.node]), expr.path)
+        if scope.parent is None:
+            return r.select(self.machine.params, expr.path)
+        if expr.path:
+            return r.select(self.resolve(scope.inputs[str(expr.path[0])], scope.parent), expr.path[1:])
+        parent = scope.parent
+        return r.join_fields((name, self.resolve(given, parent)) for name, given in scope.inputs.items())
+
+    def output(self, i: int) -> bytes:
+        """What a completed node gave, as JSON; `null` for a branch that was skipped.
+
+        Raises:
+            DeserializeFailed: The node has not completed.
+        """
+        plan = self.machine.plan
+        if self.machine.state[i] == s.SKIPPED and self.machine.output[i] is None:
+            return r.NULL
+        kind = plan.kinds[i]
+        if kind == CONSTANT:
+            spec = plan.specs[i]
+            assert isinstance(spec, ConstantNode)
+            return bytes(spec.value)
+        if kind == ACTION:
+            data = self.machine.output[i]
+            if data is None:
+                raise DeserializeFailed(f"node {plan.names[i]!r} has no output: it is {self.machine.state[i]}")
+            return data
+        if kind == FAN_END:
+            return r.join(self.output(j) for j in plan.elements[i])
+        inner = plan.inner.get(i, plan.root)
+        return r.NULL if inner.dag.output is None else self.resolve(inner.dag.output, inner)
+
+    def lookup(self, i: int, name: str, bound: Bound) -> bytes:
+        """The output of the node that `name` means to node `i`: an ancestor in its own namespace.
+
+        Raises:
+            NotFound: There is no such node there, or it is no ancestor.
+        """
+        plan = self.machine.plan
+        target = bound.scope.index.get(name)
+        if target is None:
+            raise NotFound(
+                f"node {plan.names[i]!r} looks up {name!r}: no node of its own namespace has that name; "
+                f"there are {_shorten(list(bound.scope.index))}"
+            )
+        if target not in plan.ancestors(i):
+            raise NotFound(
+                f"node {plan.names[i]!r} looks up {name!r}, which is no ancestor of it; "
+                "let it depend on that node, by an argument or by after()"
+            )
+        return self.output(target)
+
+
+def unreadable(machine: Fold, bindings: Bindings) -> str:
+    """Why a stored saga cannot be gone on with by today's types; `""` if it can."""
+    values = Values(machine)
+    for i, state in enumerate(machine.state):
+        if machine.plan.kinds[i] != ACTION:
+            continue
+        bound = bindings.of(i, machine)
+        where = f"node {machine.plan.names[i]!r}"
+        output = machine.output[i]
+        try:
+            if output is not None:
+                _try(bound.action.output, output, f"{where}: its output")
+            if state in _STILL_TO_RUN and machine.unblocked(i):
+                where += ": its inputs"
+                values.arguments(bound, i)
+        except CompensateError as error:
+            return f"{where}: {error}"
+    return ""
+
+
+def _try(codec: TypeCodec[Any], data: bytes, where: str) -> None:
+    try:
+        codec.decode(data)
+    except CompensateError as error:
+        raise DeserializeFailed(f"{where}: {error}") from None
+
+
+_STILL_TO_RUN: Final = frozenset({s.PENDING, s.RUNNING, s.IN_DOUBT, s.FAILED})
+
+
+def _shorten(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

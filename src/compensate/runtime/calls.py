@@ -1,0 +1,278 @@
+"""Calls: run one action or undo of the user's, and tell the machine what came of it.
+
+What an exception means is decided here and nowhere else:
+
+=================================  ==========================================================
+raised (or happened)               outcome
+=================================  ==========================================================
+`NoEffect`                         failed, known to be clean
+`Permanent`                        failed, not tried again
+`Unknown`, time limit passed       in doubt
+cancelled by a rollback's grace    in doubt
+`CancelledError` from within       in doubt
+any other `Exception`              failed ("took no effect")
+other `BaseException`              in doubt
+cancelled from outside             no outcome: the log says it started; recovery sees to it
+`KeyboardInterrupt`, `SystemExit`  no outcome, raised on
+=================================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from compensate.authoring import Ctx
+from compensate.codec import type_codec
+from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, SerializeFailed, Unknown
+from compensate.runtime.bindings import Bound
+from compensate.runtime.failures import error_info, kinds
+from compensate.runtime.inject import Inject
+
+if TYPE_CHECKING:
+    from compensate.runtime.execution import Execution
+
+
+class TimedOut(Exception):
+    """The time limit of an action or undo passed."""
+
+
+class Reader:
+    """What a `Ctx` needs of the runtime."""
+
+    __slots__ = ("_bound", "_caller", "_i", "timed_out")
+
+    def __init__(self, caller: Caller, i: int, bound: Bound) -> None:
+        self._caller = caller
+        self._i = i
+        self._bound = bound
+        self.timed_out = False
+
+    def lookup(self, name: str, tp: Any) -> Any:
+        """See `Ctx.lookup`."""
+        data = self._caller.execution.values.lookup(self._i, name, self._bound)
+        return type_codec(tp, where=f"lookup of {name!r}").decode(data)
+
+    def inputs(self) -> dict[str, Any]:
+        """See `Ctx.inputs`."""
+        values = self._caller.execution.values
+        return {
+            item.name: item.decode(values.data(item, self._bound, self._i))
+            for item in (*self._bound.positional, *self._bound.keyword)
+        }
+
+    def params(self, tp: Any) -> Any:
+        """See `Ctx.params`."""
+        return type_codec(tp, where="params").decode(self._caller.execution.machine.params)
+
+    def expired(self) -> bool:
+        """See `Ctx.expired`."""
+        return self.timed_out
+
+
+class Caller:
+    """Runs the actions and undos of one execution."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self._readers: dict[int, Reader] = {}
+
+    # -- do ----------------------------------------------------------------
+
+    async def act(self, i: int, attempt: int) -> None:
+        """Run the action of node `i` and record its outcome."""
+        execution = self.execution
+        bound = execution.bindings.of(i, execution.machine)
+        clock = execution.setting.clock
+        try:
+            if bound.plain and not execution.setting.inject:
+                decoded = [item.decode(execution.values.data(item, bound, i)) for item in bound.positional]
+                output = await bound.fn(*decoded)
+            else:
+                output = await self._act(i, attempt, bound)
+        except BaseException as error:
+            self._failed(i, error)
+            return
+        try:
+            data = bound.encode(output)
+        except SerializeFailed as error:
+            self._remember(i, error)
+            execution.machine.doubt(i, "unstorable", clock.now(), error=error_info(error), permanent=True)
+            return
+        execution.machine.succeed(i, data, clock.now())
+
+    async def _act(self, i: int, attempt: int, bound: Bound) -> Any:
+        execution = self.execution
+        try:
+            args, kwargs = execution.values.arguments(bound, i)
+        except CompensateError as error:
+            # Nothing was called, so nothing happened; and trying again would end the same.
+            raise _Unreadable(str(error)) from error
+        action = bound.action
+        inject = self._inject(i)
+        if inject.fail == "before":
+            raise InjectedError(f"node {execution.machine.plan.names[i]!r}: injected failure before its effect")
+        if action.takes_ctx:
+            args.insert(0, self._ctx(i, attempt, bound, "do"))
+        output = None
+        for _ in range(inject.repeat):
+            output = await self._call(i, bound.fn, action.is_async, bound.spec.timeout, args, kwargs)
+        if inject.fail == "after":
+            raise Unknown(f"node {execution.machine.plan.names[i]!r}: injected failure after its effect")
+        return output
+
+    def _failed(self, i: int, error: BaseException) -> None:
+        execution = self.execution
+        machine = execution.machine
+        now = execution.setting.clock.now()
+        if isinstance(error, asyncio.CancelledError):
+            if not self._is_ours(i):
+                raise error
+            machine.doubt(i, "cancelled", now, error=error_info(error))
+            return
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise error
+        self._remember(i, error)
+        info = error_info(error)
+        if isinstance(error, _Unreadable):
+            machine.fail(i, info, now, clean=True, permanent=True)
+        elif isinstance(error, NoEffect):
+            machine.fail(i, info, now, kinds=kinds(error), clean=True)
+        elif isinstance(error, Permanent):
+            machine.fail(i, info, now, permanent=True)
+        elif isinstance(error, TimedOut):
+            machine.doubt(i, "timeout", now, error=info, kinds=kinds(error))
+        elif isinstance(error, Exception) and not isinstance(error, Unknown):
+            machine.fail(i, info, now, kinds=kinds(error))
+        else:
+            machine.doubt(i, "unknown", now, error=info, kinds=kinds(error))
+
+    def _is_ours(self, i: int) -> bool:
+        """Whether a `CancelledError` is an outcome of node `i`; if not, the task itself is being cancelled."""
+        task = asyncio.current_task()
+        if i in self.execution.cancelled:
+            self.execution.cancelled.discard(i)
+            if task is not None:
+                task.uncancel()
+            return True
+        return task is None or not task.cancelling()
+
+    def _remember(self, i: int, error: BaseException) -> None:
+        self.execution.exceptions[self.execution.machine.plan.names[i]] = error
+
+    # -- undo --------------------------------------------------------------
+
+    async def undo(self, i: int, attempt: int) -> None:
+        """Run the undo of node `i` and record its outcome."""
+        execution = self.execution
+        machine = execution.machine
+        bound = execution.bindings.of(i, machine)
+        try:
+            await self._undo(i, attempt, bound)
+        except asyncio.CancelledError as error:
+            if not self._is_ours(i):
+                raise
+            machine.undo_fail(i, error_info(error), execution.setting.clock.now())
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            self._remember(i, error)
+            execution.machine.undo_fail(
+                i,
+                error_info(error),
+                execution.setting.clock.now(),
+                kinds=kinds(error),
+                permanent=isinstance(error, Permanent | _Unreadable),
+            )
+        else:
+            execution.machine.undo_succeed(i, execution.setting.clock.now())
+
+    async def _undo(self, i: int, attempt: int, bound: Bound) -> None:
+        execution = self.execution
+        action = bound.action
+        inject = self._inject(i)
+        if inject.fail_undo == -1 or attempt <= inject.fail_undo:
+            raise InjectedError(f"node {execution.machine.plan.names[i]!r}: injected failure of its undo")
+        if action.undo_fn is None:
+            raise Permanent(f"action {action.name!r} has no undo any more, but the stored dag says that it has one")
+        data = execution.machine.output[i]
+        try:
+            output = None if data is None else action.output.decode(data)
+        except CompensateError as error:
+            raise _Unreadable(str(error)) from error
+        args = [self._ctx(i, attempt, bound, "undo"), output] if action.undo_takes_ctx else [output]
+        for _ in range(inject.repeat_undo):
+            await self._call(i, action.undo_fn, action.undo_is_async, bound.spec.undo_timeout, args, {})
+
+    # -- both --------------------------------------------------------------
+
+    def _inject(self, i: int) -> Inject:
+        return self.execution.setting.inject.get(self.execution.machine.plan.names[i], _NOTHING)
+
+    def _ctx(self, i: int, attempt: int, bound: Bound, direction: Any) -> Ctx[Any]:
+        reader = self._readers[i] = Reader(self, i, bound)
+        execution = self.execution
+        name = execution.machine.plan.names[i]
+        return Ctx(execution.setting.deps, execution.machine.saga_id, name, attempt, direction, reader)
+
+    def expire(self, i: int) -> None:
+        """Tell the user's function that its time is over; a thread can do no more than look."""
+        reader = self._readers.get(i)
+        if reader is not None:
+            reader.timed_out = True
+
+    async def _call(
+        self, i: int, fn: Callable[..., Any], is_async: bool, timeout: float | None, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        if not is_async:
+            return await self._call_in_thread(i, partial(fn, *args, **kwargs), timeout)
+        if timeout is None:
+            return await fn(*args, **kwargs)
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await fn(*args, **kwargs)
+        except TimeoutError as error:
+            self.expire(i)
+            if limit.expired():
+                raise TimedOut(f"it did not end within its time limit of {timeout:g} s") from error
+            raise
+
+    async def _call_in_thread(self, i: int, call: Callable[[], Any], timeout: float | None) -> Any:
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(self.execution.setting.pool, context.run, call)
+        try:
+            await asyncio.wait({future}, timeout=timeout)
+        except asyncio.CancelledError:
+            if not future.done():
+                self._linger(i, future)
+            raise
+        if future.done():
+            return future.result()
+        self._linger(i, future)
+        raise TimedOut(f"it did not end within its time limit of {timeout:g} s; its thread goes on until it ends")
+
+    def _linger(self, i: int, future: asyncio.Future[Any]) -> None:
+        execution = self.execution
+        self.expire(i)
+        execution.machine.linger(i)
+        execution.lingering += 1
+
+        def ended(future: asyncio.Future[Any]) -> None:
+            if not future.cancelled():
+                future.exception()  # its outcome came too late to count
+            execution.lingering -= 1
+            execution.machine.landed(i)
+            execution.wake()
+
+        future.add_done_callback(ended)
+
+
+class _Unreadable(Exception):
+    """The inputs cannot be given to the action; nothing was called."""
+
+
+_NOTHING = Inject()
+

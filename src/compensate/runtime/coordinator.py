@@ -1,0 +1,435 @@
+"""The coordinator: runs many sagas against one store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from compensate.authoring import Action, ActionRegistry, Saga
+from compensate.codec import records as r
+from compensate.core import events as e
+from compensate.core import states as s
+from compensate.core.events import Event
+from compensate.core.machine import Machine
+from compensate.core.names import check_name, check_saga_id
+from compensate.errors import CompensateError, IllegalRequest, SagaExists, SagaNotFound, Stopped, Unavailable
+from compensate.runtime import verbs
+from compensate.runtime.clock import Clock, SystemClock
+from compensate.runtime.execution import Execution, Observer, Setting
+from compensate.runtime.host import Host
+from compensate.runtime.inject import Inject
+from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.slots import Slots
+from compensate.stores import open_store
+from compensate.stores.base import Answer, Page, Request, SagaRecord, Store, Verb
+
+P = ParamSpec("P")
+T = TypeVar("T")
+D = TypeVar("D")
+
+logger = logging.getLogger("compensate")
+
+_BATCH: Final = 1_000
+"""How many sagas are claimed at once."""
+
+
+class Coordinator(Generic[D]):
+    """Runs sagas, many at once, each recorded in the store; adopts on entry what others left behind.
+
+    Use it as an async context manager. On exit it drains: starts nothing more, waits up to `drain` seconds for what
+    runs, and releases its sagas, which stay resumable.
+
+    Args:
+        store: A url (`memory://`, `file:///dir`, `sqlite:///file`) or a store.
+        deps: Given to actions and undos as `ctx.deps`; never logged.
+        sagas: The saga definitions that it knows; their actions come with them.
+        actions: Further actions, for dags that are built at run time or stored by older code.
+        owner: Name of this coordinator in the store; unique, and made up by default.
+        lease: Seconds after which others may adopt its sagas when it no longer renews.
+        poll: Seconds between looks for orphaned sagas and operators' requests.
+        grace: Seconds for which a rollback by request or deadline waits for running actions before it cancels them.
+        drain: Seconds for which the exit waits for running actions.
+        max_actions: How many actions and undos run at once.
+        threads: How many of those may be plain functions, each in a worker thread.
+        clock: Where time comes from.
+        observers: Told of events that have just become durable.
+        inject: Faults on order, by path of node, for tests and drills.
+        stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        *,
+        deps: D | None = None,
+        sagas: Iterable[Saga[..., Any]] = (),
+        actions: Iterable[Action[..., Any]] = (),
+        owner: str | None = None,
+        lease: float = 30.0,
+        poll: float = 1.0,
+        grace: float = 30.0,
+        drain: float = 10.0,
+        max_actions: int = 1_000,
+        threads: int = 32,
+        clock: Clock | None = None,
+        observers: Sequence[Observer] = (),
+        inject: Mapping[str, Inject] | None = None,
+        stop_on: Sequence[signal.Signals] = (),
+    ) -> None:
+        self.store = open_store(store) if isinstance(store, str) else store
+        self.registry = ActionRegistry()
+        for action in actions:
+            self.registry.register(action)
+        self.sagas: dict[str, Saga[..., Any]] = {}
+        for saga in sagas:
+            self._learn(saga)
+        self.owner = check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._lease = lease
+        self._poll = poll
+        self._drain = drain
+        self._stop_on = stop_on
+        self._clock = clock or SystemClock()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compensate")
+        self._setting = Setting(
+            self.store,
+            self._clock,
+            deps,
+            slots=Slots(max_actions),
+            pool=self._pool,
+            observers=observers,
+            inject=inject,
+            report=self._report,
+        )
+        self._host = Host(self._setting, self.registry, self.owner, grace)
+        self._background: list[asyncio.Task[None]] = []
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._stopped = asyncio.Event()
+        self._open = False
+
+    def _learn(self, saga: Saga[..., Any]) -> None:
+        for action in saga.actions.values():
+            self.registry.register(action)
+        self.sagas.setdefault(saga.name, saga)
+
+    @staticmethod
+    def _report(what: str, error: BaseException) -> None:
+        logger.error("%s: %s", what, error, exc_info=None if isinstance(error, CompensateError) else error)
+
+    # -- life --------------------------------------------------------------
+
+    async def __aenter__(self) -> Coordinator[D]:
+        """Open the store and go on with every saga that nobody alive owns."""
+        await self.store.open()
+        try:
+            await self.store.join(self.owner, self._clock.now(), self._lease)
+            self._open = True
+            self._catch_signals()
+            await self._recover(parked=True)
+        except BaseException:
+            await self.store.close()
+            raise
+        self._background = [asyncio.create_task(self._keep_lease()), asyncio.create_task(self._look_around())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drain, release, close. See `close`."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Start nothing more, wait up to `drain` seconds for what runs, release all sagas. Safe to call twice."""
+        if not self._open:
+            return
+        self._open = False
+        await self._host.stop(self._drain)
+        others = [*self._background, *self._requests.values()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        try:
+            await self.store.leave(self.owner)
+        finally:
+            await self.store.close()
+            # Threads of actions that timed out may go on; nobody waits for them here.
+            self._pool.shutdown(wait=False)
+            self._stopped.set()
+
+    async def serve(self) -> None:
+        """Run sagas until a signal of `stop_on` (or SIGTERM, SIGINT if none is named) arrives, then drain."""
+        if not self._stop_on:
+            self._stop_on = (signal.SIGTERM, signal.SIGINT)
+            self._catch_signals()
+        await self._stopped.wait()
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._stop_on:
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._open:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
+
+    async def _recover(self, *, parked: bool = False) -> None:
+        while True:
+            claimed = await self.store.claim(self.owner, self._clock.now(), limit=_BATCH, parked=parked)
+            await self._host.adopt_all(claimed)
+            if len(claimed) < _BATCH:
+                return
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            try:
+                if not await self.store.renew(self.owner, self._clock.now(), self._lease):
+                    await self.store.join(self.owner, self._clock.now(), self._lease)
+            except CompensateError as error:
+                self._report("the lease could not be renewed; trying again", error)
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll)
+            try:
+                await self._recover()
+                await self._adopt_orphans()
+                for request in await self.store.requests(self.owner):
+                    if request.number not in self._requests:
+                        self._requests[request.number] = asyncio.create_task(self._carry_out(request))
+            except CompensateError as error:
+                self._report("the store could not be looked through; trying again", error)
+
+    async def _adopt_orphans(self) -> None:
+        for saga_id in list(self._host.orphans):
+            with contextlib.suppress(SagaNotFound):  # it was not stored after all
+                stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
+                if stored is not None and saga_id not in self._host.live:
+                    await self._host.adopt(stored)
+            self._host.orphans.discard(saga_id)
+
+    async def _carry_out(self, request: Request) -> None:
+        try:
+            await self._ask_here(request.saga_id, request.verb, verbs.decode(request.data))
+            answer = Answer()
+        except CompensateError as error:
+            answer = Answer(str(error))
+        try:
+            await self.store.answer(request.number, answer)
+        except CompensateError as error:
+            self._report(f"saga {request.saga_id}: a request was carried out but not answered", error)
+        finally:
+            del self._requests[request.number]
+
+    # -- running sagas -----------------------------------------------------
+
+    async def run(self, saga: Saga[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Start a saga and wait for its end.
+
+        Raises: What `start` raises, and what `Run.result` raises. A retry with the same id is safe.
+        """
+        run = await self.start(saga, *args, **kwargs)
+        return await run.result()
+
+    async def start(self, saga: Saga[P, T], *args: P.args, **kwargs: P.kwargs) -> Run[T]:
+        """Start a saga; on return it is durable (S11).
+
+        The id is made up unless given by `saga.with_id(...)`. Starting the same id again with the same dag and params
+        returns the running or ended saga.
+
+        Raises:
+            ParamsInvalid: The arguments do not fit the saga's signature. Nothing was stored.
+            SagaExists: The id is taken by a saga with another dag or other params.
+            Unavailable: The outcome is unknown; start it again under the same id.
+            Stopped: The coordinator is shutting down.
+        """
+        params = saga.encode_params(*args, **kwargs)
+        saga_id = saga.saga_id
+        if saga_id is None:
+            saga_id = uuid.uuid4().hex
+        else:
+            check_saga_id(saga_id)
+        self.check_running(saga_id)
+        if saga.name not in self.sagas:
+            self._learn(saga)
+        try:
+            execution = await self._host.start(saga, saga_id, params, saga.deadline)
+        except SagaExists:
+            return await self._start_again(saga, saga_id, params)
+        except Unavailable:
+            self._host.orphans.add(saga_id)
+            raise
+        return Run(self, saga_id, saga, execution)
+
+    async def _start_again(self, saga: Saga[P, T], saga_id: str, params: bytes) -> Run[T]:
+        stored = await self.store.load(saga_id)
+        created = stored.events[0].data
+        assert isinstance(created, e.Created)
+        same_dag = stored.record.fingerprint == saga.fingerprint
+        if not same_dag or not r.same(created.params, params):
+            what = "other params" if same_dag else "another dag"
+            raise SagaExists(
+                f"saga {saga_id}: the id is taken by a saga {stored.record.name!r} with {what} "
+                f"({stored.record.status}); nothing was changed; choose another id, or look at it with get()"
+            )
+        if stored.record.status not in s.ENDS and saga_id not in self._host.live:
+            claimed = await self.store.claim_one(saga_id, self.owner, self._clock.now())
+            if claimed is not None:
+                await self._host.adopt(claimed)
+        return Run(self, saga_id, saga)
+
+    def attach(self, saga_id: str) -> Run[Any]:
+        """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
+        return Run(self, saga_id, None, self.execution(saga_id))
+
+    def execution(self, saga_id: str) -> Execution | None:
+        """The execution of a saga that runs here."""
+        return self._host.live.get(saga_id)
+
+    def check_running(self, saga_id: str) -> None:
+        """Raise `Stopped` if the coordinator is shut down or shutting down."""
+        if not self._open:
+            raise Stopped(f"saga {saga_id}: the coordinator is shut down; a stored saga is resumed by the next one")
+
+    def check_sound(self, saga_id: str) -> None:
+        """Raise what made it impossible to go on with a saga here."""
+        error = self._host.damaged.get(saga_id)
+        if error is not None:
+            raise error
+
+    # -- looking -----------------------------------------------------------
+
+    async def get(self, saga_id: str) -> Snapshot:
+        """A saga as it stands.
+
+        Raises:
+            SagaNotFound: There is none.
+            CorruptLog: Its log is damaged.
+        """
+        return Snapshot(await self.store.load(saga_id))
+
+    async def record(self, saga_id: str) -> SagaRecord:
+        """How a saga stands, without its log."""
+        return (await self.store.load(saga_id)).record
+
+    async def list(
+        self,
+        *,
+        status: s.SagaStatus | None = None,
+        name: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page:
+        """Records of sagas, newest first; `cursor` of a page continues behind it."""
+        return await self.store.page(status=status, name=name, cursor=cursor, limit=limit)
+
+    async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """See `Run.events`."""
+        while True:
+            execution = self.execution(saga_id)
+            watcher = None if execution is None else execution.watch()
+            record = await self.record(saga_id)
+            for event in await self.store.events(saga_id, after):
+                after = event.seq
+                yield event
+            if record.status in s.ENDS and record.last_seq <= after:
+                return
+            self.check_running(saga_id)
+            if watcher is not None:
+                await watcher
+            else:
+                await asyncio.sleep(min(self._poll, 0.2))
+
+    async def wait_for_end(self, saga_id: str) -> bool:
+        """Wait for the end of a saga that runs elsewhere; `False` once it runs here."""
+        while True:
+            if (await self.record(saga_id)).status in s.ENDS:
+                return True
+            self.check_running(saga_id)
+            if self.execution(saga_id) is not None:
+                return False
+            await asyncio.sleep(min(self._poll, 0.2))
+
+    # -- operators ---------------------------------------------------------
+
+    async def rollback(self, saga_id: str, *, reason: str = "", who: str = "", grace: float | None = None) -> Run[Any]:
+        """Roll a running or completed saga back. Returns once the decision is durable; wait with `Run.result`.
+
+        Args:
+            saga_id: Which.
+            reason: Why; recorded.
+            who: Who asks; recorded.
+            grace: Seconds to wait for running actions before they are cancelled.
+
+        Raises:
+            SagaNotFound: There is none.
+            IllegalRequest: Its pivot has completed, or it is stuck, rolling back or rolled back.
+        """
+        return await self.ask(saga_id, "rollback", verbs.Ask(who, reason, grace=grace))
+
+    async def pause(self, saga_id: str, *, reason: str = "", who: str = "") -> Run[Any]:
+        """Start nothing more of a saga until `resume`; what runs may land."""
+        return await self.ask(saga_id, "pause", verbs.Ask(who, reason))
+
+    async def resume(self, saga_id: str, *, reason: str = "", who: str = "") -> Run[Any]:
+        """Go on with a paused saga."""
+        return await self.ask(saga_id, "resume", verbs.Ask(who, reason))
+
+    async def retry(self, saga_id: str, node: str, *, reason: str = "", who: str = "") -> Run[Any]:
+        """Try a stuck node again, with all its attempts."""
+        return await self.ask(saga_id, "retry", verbs.Ask(who, reason, node))
+
+    async def skip(self, saga_id: str, node: str, *, reason: str = "", who: str = "") -> Run[Any]:
+        """Leave the effect of a stuck node as it is, and go on undoing."""
+        return await self.ask(saga_id, "skip", verbs.Ask(who, reason, node))
+
+    async def resolve(
+        self, saga_id: str, node: str, *, output: str | None = None, reason: str = "", who: str = ""
+    ) -> Run[Any]:
+        """Say that a stuck node was undone by hand; or, with `output` (JSON text), what its action returned."""
+        return await self.ask(saga_id, "resolve", verbs.Ask(who, reason, node, output))
+
+    async def ask(self, saga_id: str, verb: Verb, ask: verbs.Ask, wait: float | None = None) -> Run[Any]:
+        """Have a request carried out by whoever owns the saga; adopt it if nobody alive does.
+
+        Raises:
+            IllegalRequest: It makes no sense now. Nothing was changed.
+            SagaNotFound: There is no such saga.
+        """
+        if not await self._ask_here(saga_id, verb, ask):
+            number = await self.store.post(saga_id, verb, verbs.encode(ask), self._clock.now())
+            while True:
+                answer = await self.store.answered(number)
+                if answer is not None:
+                    if answer.error:
+                        raise IllegalRequest(answer.error)
+                    break
+                await asyncio.sleep(min(self._poll, 0.1))
+                if await self._ask_here(saga_id, verb, ask):  # its owner has died meanwhile
+                    await self.store.answer(number, Answer())
+                    break
+        return self.attach(saga_id)
+
+    async def _ask_here(self, saga_id: str, verb: Verb, ask: verbs.Ask) -> bool:
+        """Carry a request out if the saga is, or can be, ours."""
+        change = _change(verb, ask)
+        execution = self.execution(saga_id)
+        if execution is not None and not execution.ended:
+            await execution.request(change)
+            return True
+        stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
+        if stored is None:
+            return False
+        await self._host.adopt(stored, change)
+        return True
+
+
+def _change(verb: Verb, ask: verbs.Ask) -> Callable[[Machine, float], bool]:
+    return lambda machine, now: verbs.apply(machine, verb, ask, now)

@@ -1,0 +1,441 @@
+"""Execution: drives one saga. It asks the machine, does what it says, and tells it what came of it.
+
+A lone node is awaited in place, since a task costs more than everything else
+together; several at once get a task each. Whatever the machine decided is made
+durable before it is carried out (S8), outcomes together with what they make
+ready (the commit rule). While a node runs in place, news from outside (a
+request, an alarm) is handled by a side step on the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from compensate.codec import records as r
+from compensate.core import events as e
+from compensate.core import states as s
+from compensate.core.dag import ActionNode, SubsagaNode
+from compensate.core.events import Event
+from compensate.core.machine import (
+    Ask,
+    CancelAction,
+    Command,
+    Machine,
+    RunAction,
+    RunUndo,
+    WaitUntil,
+)
+from compensate.errors import Conflict, CorruptLog, Fenced, Unavailable
+from compensate.runtime.bindings import Bindings, Values
+from compensate.runtime.calls import Caller
+from compensate.runtime.clock import Clock
+from compensate.runtime.inject import Inject
+from compensate.runtime.slots import Slots
+from compensate.stores.base import NewSaga, Store
+
+Observer = Callable[[str, Sequence[Event]], None]
+"""Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
+
+_FACTS: Final = frozenset(
+    {
+        e.COMPLETED,
+        e.FAILED,
+        e.IN_DOUBT,
+        e.UNDONE,
+        e.UNDO_FAILED,
+        e.RETRIED,
+        e.SKIPPED,
+        e.RESOLVED,
+        e.SUPPLIED,
+        e.SAGA_PAUSED,
+        e.SAGA_RESUMED,
+    }
+)
+"""Events that say what happened outside, as opposed to what the machine decided."""
+
+
+class Setting:
+    """What the executions of one coordinator share."""
+
+    __slots__ = ("clock", "deps", "inject", "observers", "pool", "report", "slots", "store")
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        deps: Any = None,
+        *,
+        slots: Slots | None = None,
+        pool: Any = None,
+        observers: Sequence[Observer] = (),
+        inject: Mapping[str, Inject] | None = None,
+        report: Callable[[str, BaseException], None],
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.deps = deps
+        self.slots = slots
+        self.pool = pool
+        self.observers = list(observers)
+        self.inject = dict(inject or {})
+        self.report = report
+
+
+class Execution:
+    """One saga being run here.
+
+    Args:
+        machine: Freshly created, or folded from the store.
+        bindings: Of the machine's plan.
+        setting: What is shared.
+        new: Describes the saga if it is not stored yet; given its first events by the first save.
+    """
+
+    def __init__(
+        self, machine: Machine, bindings: Bindings, setting: Setting, new: Callable[[list[Event]], NewSaga] | None = None
+    ) -> None:
+        self.machine = machine
+        self.bindings = bindings
+        self.setting = setting
+        self.values = Values(machine)
+        self.exceptions: dict[str, BaseException] = {}
+        self.stopping = False
+        self.running: dict[int, asyncio.Task[Any]] = {}
+        """Node to the task in which its action or undo runs; in place: the driver's own."""
+        self.cancelled: set[int] = set()
+        """Nodes whose action was cancelled because a rollback's grace was over."""
+        self.owner = ""
+        self._new = new
+        self._caller = Caller(self)
+        self._commands: list[Command] | None = None
+        self._saving: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._side: asyncio.Task[None] | None = None
+        self._in_place = False
+        self._has_news = False
+        self._broken: BaseException | None = None  # what a task raised that is no outcome of an action
+        self.ended = False
+        self.lingering = 0
+        """How many threads go on behind actions or undos that timed out."""
+        self._watchers: list[asyncio.Future[None]] = []
+
+    @property
+    def id(self) -> str:
+        """The saga's id."""
+        return self.machine.saga_id
+
+    # -- driving -----------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Decide the first steps and store the saga with them; `drive` goes on. Raises what `Store.create` raises."""
+        self._commands = await self._decide()
+
+    async def drive(self) -> s.SagaStatus | None:
+        """Run until the saga ends; `None` if it was stopped before.
+
+        Raises:
+            Fenced: Somebody else adopted the saga.
+            CorruptLog: The log was found damaged when it had to be read again.
+        """
+        try:
+            while not self.stopping:
+                commands = self._commands
+                if commands is None:
+                    commands = self._next()
+                    if self.machine.unsaved and not await self._save():
+                        self._give_back(commands)
+                        continue
+                else:
+                    self._commands = None
+                if len(commands) == 1 and not self.running:
+                    command = commands[0]
+                    kind = type(command)
+                    if kind is RunAction or kind is RunUndo:
+                        await self._run_in_place(command)
+                        continue
+                if self._carry_out(commands):
+                    continue
+                machine = self.machine
+                if machine.status in s.ENDS and not machine.unsaved:
+                    return machine.status
+                await self._news()
+            return await self._stopped()
+        finally:
+            self.ended = True
+            self._disarm()
+            self._notify()
+
+    async def _run_in_place(self, command: Command) -> None:
+        i = command.node  # type: ignore[union-attr]
+        task = asyncio.current_task()
+        assert task is not None
+        self.running[i] = task
+        self._in_place = True
+        try:
+            await self._run(command)
+        finally:
+            self._in_place = False
+            del self.running[i]
+            if self.setting.slots is not None:
+                self.setting.slots.give()
+            if self._side is not None:
+                side, self._side = self._side, None
+                await side
+
+    def _run(self, command: Command) -> Coroutine[Any, Any, None]:
+        if isinstance(command, RunAction):
+            return self._caller.act(command.node, command.attempt)
+        assert isinstance(command, RunUndo)
+        return self._caller.undo(command.node, command.attempt)
+
+    def _next(self) -> list[Command]:
+        """Ask the machine, within the room that there is."""
+        slots = self.setting.slots
+        now = self.setting.clock.now()
+        if slots is None:
+            return self.machine.next(now)
+        commands = self.machine.next(now, slots.free)
+        slots.take(_count_runs(commands))
+        if self.machine.starved:
+            slots.wait(self)
+        else:
+            slots.offer()
+        return commands
+
+    def _give_back(self, commands: list[Command]) -> None:
+        if self.setting.slots is not None:
+            self.setting.slots.give(_count_runs(commands))
+
+    async def _decide(self) -> list[Command]:
+        while True:
+            commands = self._next()
+            if not self.machine.unsaved or await self._save():
+                return commands
+            self._give_back(commands)
+
+    def _carry_out(self, commands: list[Command]) -> bool:
+        """Do what the machine decided. Returns whether it is to be asked again at once."""
+        again = False
+        for command in commands:
+            if isinstance(command, RunAction | RunUndo):
+                i = command.node
+                self.running[i] = task = asyncio.create_task(self._run(command))
+                task.add_done_callback(partial(self._landed, i))
+            elif isinstance(command, Ask):
+                self._answer(command)
+                again = True
+            elif isinstance(command, CancelAction):
+                self._cancel(command.node)
+            elif isinstance(command, WaitUntil):
+                self._arm(command.at)
+        return again
+
+    def _landed(self, i: int, task: asyncio.Task[None]) -> None:
+        del self.running[i]
+        if self.setting.slots is not None:
+            self.setting.slots.give()
+        if not task.cancelled() and task.exception() is not None:
+            self._broken = task.exception()
+        self.wake()
+
+    def _cancel(self, i: int) -> None:
+        task = self.running.get(i)
+        if task is not None and i not in self.cancelled:
+            self.cancelled.add(i)
+            self._caller.expire(i)
+            task.cancel()
+
+    def _answer(self, ask: Ask) -> None:
+        now = self.setting.clock.now()
+        machine = self.machine
+        spec = machine.plan.specs[ask.node]
+        scope = machine.plan.scopes[ask.node]
+        if ask.question == "when":
+            assert isinstance(spec, ActionNode | SubsagaNode) and spec.when is not None
+            machine.decide(ask.node, bool(r.from_json(self.values.resolve(spec.when, scope))), now)
+        else:
+            machine.expand(ask.node, len(self.values.items(machine.plan.partner[ask.node])), now)
+
+    # -- waiting -----------------------------------------------------------
+
+    def wake(self) -> bool:
+        """There is news: the machine is to be asked again. `False`: the execution is over."""
+        if self.ended:
+            return False
+        if self._in_place:
+            if self._side is None and not self.stopping:
+                self._side = asyncio.create_task(self._side_step())
+        elif self._waiter is None:
+            self._has_news = True
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
+        return True
+
+    async def _news(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if not self._has_news:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._has_news = False
+        if self._broken is not None:
+            raise self._broken
+
+    async def _side_step(self) -> None:
+        """While the driver awaits a node in place: decide, save, and run in tasks what has become ready."""
+        while self._carry_out(await self._decide()):
+            pass
+
+    def _arm(self, at: float) -> None:
+        self._disarm()
+        delay = max(0.0, at - self.setting.clock.now())
+        self._alarm = asyncio.get_running_loop().call_later(delay, self.wake)
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    # -- saving ------------------------------------------------------------
+
+    async def _save(self) -> bool:
+        """Make what the machine decided durable.
+
+        Returns:
+            `False` if the log had to be read again; what was decided is void then, and the machine another.
+        """
+        while self._saving is not None:
+            await self._saving
+        machine = self.machine
+        events = machine.take()
+        if not events:
+            return True
+        store = self.setting.store
+        try:
+            if self._new is not None:
+                done = store.create(self._new(events), self.owner)
+            else:
+                done = store.append(machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING)
+            if done is not None:
+                self._saving = asyncio.get_running_loop().create_future()
+                try:
+                    await done
+                finally:
+                    self._saving.set_result(None)
+                    self._saving = None
+        except (Conflict, Unavailable) as error:
+            if self._new is not None:
+                raise
+            self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
+            await self._read_again(events)
+            return False
+        self._new = None
+        self._tell(events)
+        return True
+
+    async def _read_again(self, lost: list[Event]) -> None:
+        """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again."""
+        delay = 0.05
+        old = self.machine
+        while True:
+            try:
+                stored = await self.setting.store.load(self.id)
+                break
+            except (Unavailable, Conflict) as error:
+                self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+        if stored.record.epoch != old.epoch:
+            raise Fenced(f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}")
+        machine = Machine.fold(self.bindings.plan, self.id, stored.events, old.epoch, old.grace)
+        machine.inherit(old)
+        self.machine = self.values.machine = machine
+        now = self.setting.clock.now()
+        for event in lost:
+            if event.type in _FACTS or (event.type == e.SAGA_ROLLBACK and self._asked_for(event)):
+                try:
+                    machine.record_again(event, now)
+                except CorruptLog:
+                    continue  # it is in the log already
+        machine.interrupted(now, except_for=self.running)
+
+    @staticmethod
+    def _asked_for(event: Event) -> bool:
+        return isinstance(event.data, e.Rollback) and event.data.cause == "request"
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        if self._watchers:
+            self._notify()
+        for observer in self.setting.observers:
+            try:
+                observer(self.id, events)
+            except Exception as error:
+                self.setting.report(f"saga {self.id}: an observer raised", error)
+
+    def _notify(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def watch(self) -> asyncio.Future[None]:
+        """A future that is done when the log has grown, or the execution is over."""
+        watcher = asyncio.get_running_loop().create_future()
+        if self.ended:
+            watcher.set_result(None)
+        else:
+            self._watchers.append(watcher)
+        return watcher
+
+    # -- from outside ------------------------------------------------------
+
+    async def request(self, change: Callable[[Machine, float], bool | None]) -> None:
+        """Apply an operator's request to the machine and make it durable.
+
+        Args:
+            change: Calls one of the machine's request methods. Returns `False` to be called again when something
+                has landed.
+
+        Raises:
+            IllegalRequest: It makes no sense now. Nothing was changed.
+        """
+        while True:
+            if change(self.machine, self.setting.clock.now()) is not False:
+                break
+            await self.watch()
+        await self.save()
+        self.wake()
+
+    async def save(self) -> None:
+        """Make durable what has been told or asked."""
+        while self.machine.unsaved or self._saving is not None:
+            await self._save()
+
+    def stop(self) -> None:
+        """Start nothing more. `drive` returns when what runs has landed."""
+        self.stopping = True
+        self.wake()
+
+    def abandon(self) -> None:
+        """Cancel what still runs; it is in doubt, and the log says that it started."""
+        for i, task in list(self.running.items()):
+            self._caller.expire(i)
+            task.cancel()
+
+    async def _stopped(self) -> s.SagaStatus | None:
+        while self.running:
+            await self._news()
+        if self.machine.unsaved:
+            await self._save()
+        return self.machine.status if self.machine.status in s.ENDS else None
+
+
+def _count_runs(commands: list[Command]) -> int:
+    return sum(isinstance(command, RunAction | RunUndo) for command in commands)

@@ -1,0 +1,282 @@
+"""The executor: runs one saga, with no coordinator around it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from compensate.authoring import Action, ActionRegistry, Saga
+from compensate.codec import encode_any
+from compensate.codec import records as r
+from compensate.core import states as s
+from compensate.core.dag import Dag
+from compensate.core.events import Event
+from compensate.core.log import Fold
+from compensate.core.machine import Machine
+from compensate.core.names import check_saga_id
+from compensate.core.plan import Plan
+from compensate.errors import IllegalRequest, ParamsInvalid
+from compensate.runtime import trace
+from compensate.runtime.bindings import Bindings, Values
+from compensate.runtime.clock import Clock, SystemClock
+from compensate.runtime.execution import Execution, Setting
+from compensate.runtime.inject import Inject
+from compensate.runtime.runs import ending
+from compensate.stores import open_store
+from compensate.stores.base import NewSaga, Store, StoredSaga
+
+T = TypeVar("T")
+
+logger = logging.getLogger("compensate")
+
+OWNER = "executor"
+
+
+class SagaExecutor(Generic[T]):
+    """Runs one saga of a definition, or of a dag built at run time.
+
+    It joins no fleet: it holds no lease and adopts nothing. For sagas that must survive the process use a
+    `Coordinator`, or build the executor anew with `from_stored` after a restart.
+
+    Args:
+        saga: What to run.
+        registry: Where a dag's actions are found; a traced saga brings its own.
+        saga_id: The saga's id; made up by default.
+        store: An open store or a url; in memory by default.
+        deps: Given to actions and undos as `ctx.deps`.
+        clock: Where time comes from.
+        pool: Where plain functions run; the event loop's own pool by default.
+        inject: Faults on order, by path of node.
+        grace: Seconds for which a rollback by request waits for running actions.
+    """
+
+    def __init__(
+        self,
+        saga: Saga[..., T] | Dag,
+        registry: ActionRegistry | None = None,
+        *,
+        saga_id: str | None = None,
+        store: Store | str = "memory://",
+        deps: Any = None,
+        clock: Clock | None = None,
+        pool: Executor | None = None,
+        inject: Mapping[str, Inject] | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        self.saga = saga
+        self.id = uuid.uuid4().hex if saga_id is None else check_saga_id(saga_id)
+        self.store = open_store(store) if isinstance(store, str) else store
+        self.events: list[Event] = []
+        self._opened = not isinstance(store, str)
+        self._grace = grace
+        self._setting = Setting(
+            self.store, clock or SystemClock(), deps, pool=pool, inject=inject, observers=[self._observe], report=_report
+        )
+        if isinstance(saga, Dag):
+            self._plan = Plan(saga)
+            self._bindings = Bindings(self._plan, (registry or ActionRegistry()).get)
+        else:
+            self._plan = saga.plan
+            self._bindings = _bindings(saga)
+        self._execution: Execution | None = None
+        self._stored: Machine | None = None
+
+    def _observe(self, saga_id: str, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+    @classmethod
+    async def from_stored(
+        cls,
+        store: Store,
+        saga_id: str,
+        registry: ActionRegistry | Iterable[Action[..., Any]],
+        *,
+        deps: Any = None,
+        saga: Saga[..., Any] | None = None,
+        **options: Any,
+    ) -> SagaExecutor[Any]:
+        """Build the executor of a stored saga anew, in whatever state it is; `execute` and `rollback` go on from there.
+
+        Args:
+            store: An open store.
+            saga_id: Which saga.
+            registry: Where its actions are found.
+            deps: As for the constructor.
+            saga: Its definition, if the result is to be decoded by its types.
+            options: As for the constructor.
+
+        Raises:
+            SagaNotFound: There is none.
+            CorruptLog: Its log is damaged.
+            ActionNotFound: An action is not registered.
+            Fenced: A live coordinator owns it.
+        """
+        if not isinstance(registry, ActionRegistry):
+            actions, registry = registry, ActionRegistry()
+            for action in actions:
+                registry.register(action)
+        stored = await store.load(saga_id)
+        executor: SagaExecutor[Any] = cls(
+            r.decode_dag(stored.dag), registry, saga_id=saga_id, store=store, deps=deps, **options
+        )
+        if saga is not None:
+            executor.saga = saga
+        executor.events = list(stored.events)
+        executor._stored = executor._fold(stored)
+        return executor
+
+    def _fold(self, stored: StoredSaga) -> Machine:
+        return Machine.fold(self._plan, self.id, stored.events, stored.record.epoch, self._grace)
+
+    # -- running -----------------------------------------------------------
+
+    async def execute(self, *args: Any, **kwargs: Any) -> T:
+        """Run the saga to its end, from wherever it stands; called again after the end, give the same result.
+
+        Args:
+            args: The saga's arguments; none when it was built from a stored saga.
+            kwargs: The same by name. A bare dag takes its params by name only, as plain data.
+
+        Returns:
+            What the saga returns. For a bare dag: plain JSON data.
+
+        Raises:
+            RolledBack: It was rolled back; the original error is the `__cause__`.
+            Stuck: It needs an operator.
+            SagaExists: The id is taken in the store.
+            StoreError: The log could not be written.
+        """
+        execution = self._execution
+        if execution is None:
+            if self._stored is not None:
+                execution = await self._go_on()
+            else:
+                execution = await self._begin(args, kwargs)
+            self._execution = execution
+        if not execution.ended:
+            await execution.drive()
+        machine = execution.machine
+        if machine.status != s.COMPLETED:
+            raise ending(machine, execution.exceptions)
+        data = Values(machine).output(machine.plan.end)
+        if isinstance(self.saga, Dag) or self.saga.output is None:
+            output: T = r.from_json(data)
+            return output
+        return self.saga.output.decode(data)  # type: ignore[no-any-return]
+
+    async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution:
+        if not self._opened:
+            await self.store.open()
+            self._opened = True
+        saga = self.saga
+        if isinstance(saga, Dag):
+            params = _plain_params(saga, args, kwargs)
+            encoded = r.encode_dag(saga)
+            name, fingerprint = saga.name, r.fingerprint(encoded)
+        else:
+            params, encoded = saga.encode_params(*args, **kwargs), saga.encoded
+            name, fingerprint = saga.name, saga.fingerprint
+        machine = Machine(self._plan, self.id, 1, self._grace)
+        now = self._setting.clock.now()
+        machine.create(params, now)
+
+        def new(events: list[Event]) -> NewSaga:
+            return NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
+
+        return self._execute(machine, new)
+
+    def _execute(self, machine: Machine, new: Any = None) -> Execution:
+        execution = Execution(machine, self._bindings, self._setting, new)
+        execution.owner = OWNER
+        return execution
+
+    async def _go_on(self) -> Execution:
+        """Claim the stored saga, and take up where its log ends."""
+        now = self._setting.clock.now()
+        stored = await self.store.claim_one(self.id, OWNER, now)
+        if stored is None:
+            raise IllegalRequest(f"saga {self.id}: a live coordinator owns it; ask that one")
+        machine = self._fold(stored)
+        if machine.status not in s.ENDS:
+            machine.interrupted(now)
+        return self._execute(machine)
+
+    async def rollback(self, reason: str = "", who: str = "") -> None:
+        """Undo the saga: while it runs, after it completed, or after a restart.
+
+        Raises:
+            IllegalRequest: Nothing has been executed, a pivot has completed, or it is stuck or rolled back.
+            Stuck: An undo could not be done.
+        """
+        execution = self._execution
+        if execution is not None and not execution.ended:
+            await execution.request(lambda machine, now: machine.roll_back(now, who=who, why=reason))
+            return
+        if execution is not None:
+            exceptions = execution.exceptions
+        elif self._stored is not None:
+            exceptions = {}
+        else:
+            raise IllegalRequest(f"saga {self.id}: nothing was executed yet, so there is nothing to roll back")
+        execution = await self._go_on()
+        execution.exceptions = exceptions
+        execution.machine.roll_back(self._setting.clock.now(), who=who, why=reason)
+        self._execution = execution
+        await execution.drive()
+        if execution.machine.status != s.ROLLED_BACK:
+            raise ending(execution.machine, execution.exceptions)
+
+    # -- looking -----------------------------------------------------------
+
+    @property
+    def fold(self) -> Fold:
+        """What the saga's events amount to so far."""
+        if self._execution is not None:
+            return self._execution.machine
+        return self._stored or Machine(self._plan, self.id)
+
+    def completed_nodes(self) -> list[str]:
+        """Action nodes whose effect stands."""
+        return trace.completed_nodes(self.fold)
+
+    def failed_nodes(self) -> list[str]:
+        """Action nodes that failed, are in doubt, or could not be undone."""
+        return trace.failed_nodes(self.fold)
+
+    def execution_order(self) -> list[str]:
+        """Action nodes in the order in which they first started."""
+        return list(dict.fromkeys(record.node for record in self.execution_trace() if record.direction == "do"))
+
+    def execution_state(self) -> dict[str, s.NodeState]:
+        """State of every node by its path."""
+        fold = self.fold
+        return {name: fold.state[i] for name, i in fold.plan.index.items()}
+
+    def execution_trace(self) -> list[trace.TraceRecord]:
+        """Every attempt of an action or undo, with times, in the order in which they started."""
+        return trace.trace(self.fold, self.events)
+
+
+def _bindings(saga: Saga[..., Any]) -> Bindings:
+    """A saga's own actions, bound once."""
+    bindings = _BINDINGS.get(saga.plan)
+    if bindings is None:
+        bindings = _BINDINGS[saga.plan] = Bindings(saga.plan, saga.actions.__getitem__)
+    return bindings
+
+
+_BINDINGS: WeakKeyDictionary[Plan, Bindings] = WeakKeyDictionary()
+
+
+def _plain_params(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    if args or set(kwargs) != set(dag.params):
+        raise ParamsInvalid(f"dag {dag.name}: give its params by name: {', '.join(dag.params) or 'it has none'}")
+    return r.join_fields((name, encode_any(kwargs[name], where=f"dag {dag.name}, param {name}")) for name in dag.params)
+
+
+def _report(what: str, error: BaseException) -> None:
+    logger.error("%s: %s", what, error)

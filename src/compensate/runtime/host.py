@@ -1,0 +1,215 @@
+"""The host: the executions that live in one coordinator, from claim to release."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from compensate.authoring import ActionRegistry, Saga
+from compensate.codec import records as r
+from compensate.core import states as s
+from compensate.core.events import Event
+from compensate.core.machine import Machine
+from compensate.core.plan import Plan
+from compensate.errors import CompensateError, CorruptLog, DefinitionError, Fenced, IllegalRequest, NotFound, SagaExists
+from compensate.runtime.bindings import Bindings, unreadable
+from compensate.runtime.execution import Execution, Setting
+from compensate.stores.base import Damaged, NewSaga, StoredSaga
+
+
+class Host:
+    """Runs sagas for one owner; knows the code that they need.
+
+    Args:
+        setting: Store, clock and the rest.
+        registry: Today's actions.
+        owner: Name under which sagas are claimed.
+        grace: Seconds for which rollbacks wait for running actions.
+    """
+
+    def __init__(self, setting: Setting, registry: ActionRegistry, owner: str, grace: float) -> None:
+        self.setting = setting
+        self.registry = registry
+        self.owner = owner
+        self.grace = grace
+        self.live: dict[str, Execution] = {}
+        self.tasks: dict[str, asyncio.Task[s.SagaStatus | None]] = {}
+        self.damaged: dict[str, BaseException] = {}
+        """Sagas that cannot be gone on with here, and why."""
+        self.orphans: set[str] = set()
+        """Ids under which something may have been stored for us that nothing here runs: a start of unknown outcome."""
+        self.stopping = False
+        self._bindings: dict[str, Bindings] = {}
+
+    # -- new sagas ---------------------------------------------------------
+
+    async def start(self, saga: Saga[..., Any], saga_id: str, params: bytes, deadline: float | None) -> Execution:
+        """Store a new saga and run it.
+
+        Raises:
+            SagaExists: The id is taken, by whatever saga.
+            Unavailable: The outcome is unknown; starting it again is safe.
+        """
+        if saga_id in self.live:
+            raise SagaExists(f"saga {saga_id}: the id is taken")
+        machine = Machine(saga.plan, saga_id, 1, self.grace)
+        now = self.setting.clock.now()
+        machine.create(params, now, None if deadline is None else now + deadline)
+
+        def new(events: list[Event]) -> NewSaga:
+            status = machine.status or s.RUNNING
+            return NewSaga(saga_id, saga.name, saga.fingerprint, saga.encoded, events, status, now)
+
+        execution = Execution(machine, self._bindings_of(saga), self.setting, new)
+        execution.owner = self.owner
+        self.live[saga_id] = execution
+        try:
+            await execution.begin()
+        except BaseException:
+            del self.live[saga_id]
+            raise
+        self._launch(execution)
+        return execution
+
+    def _bindings_of(self, saga: Saga[..., Any]) -> Bindings:
+        bindings = self._bindings.get(saga.fingerprint)
+        if bindings is None:
+            bindings = self._bindings[saga.fingerprint] = Bindings(saga.plan, self.registry.get)
+        return bindings
+
+    # -- stored sagas ------------------------------------------------------
+
+    async def adopt_all(self, claimed: Sequence[StoredSaga | Damaged]) -> None:
+        """Go on with sagas that were claimed. What is wrong with one is reported and holds up none of the others."""
+        for stored in claimed:
+            if isinstance(stored, Damaged):
+                self._report_damaged(stored.saga_id, stored.error)
+                continue
+            try:
+                await self.adopt(stored)
+            except CompensateError as error:
+                self._report_damaged(stored.record.id, error)
+
+    def _report_damaged(self, saga_id: str, error: BaseException) -> None:
+        self.damaged[saga_id] = error
+        self.setting.report(f"saga {saga_id} cannot be gone on with; the others are not held up", error)
+
+    async def adopt(
+        self, stored: StoredSaga, change: Callable[[Machine, float], bool] | None = None
+    ) -> Execution | None:
+        """Go on with a saga that was claimed; `None` if it is parked, or has ended and is not to be changed.
+
+        Args:
+            stored: As claimed.
+            change: An operator's request to be applied first.
+
+        Raises:
+            IllegalRequest: The request makes no sense now.
+            CorruptLog: The log is not possible.
+        """
+        saga_id, epoch = stored.record.id, stored.record.epoch
+        owed = False
+        try:
+            execution = self._fold(stored, epoch)
+            machine = execution.machine
+            owed = self._prepare(execution, change)
+            if machine.status in s.ENDS:
+                if machine.unsaved:
+                    await execution.save()  # an end releases the saga
+                else:
+                    await self._release(saga_id, epoch)
+                return None
+            await execution.begin()
+        except BaseException:
+            with contextlib.suppress(CompensateError):
+                await self._release(saga_id, epoch)
+            raise
+        self.live[saga_id] = execution
+        self._launch(execution)
+        if owed and change is not None:
+            await execution.request(change)
+        return execution
+
+    def _prepare(self, execution: Execution, change: Callable[[Machine, float], bool] | None) -> bool:
+        """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""
+        machine = execution.machine
+        now = self.setting.clock.now()
+        missing = execution.bindings.missing or unreadable(machine, execution.bindings)
+        if missing:
+            if machine.status not in s.ENDS:
+                machine.park(missing, now)
+                self.setting.report(f"saga {execution.id} is parked", NotFound(missing))
+            if change is not None:
+                raise IllegalRequest(f"saga {execution.id} is parked: {missing}; nothing can be asked of it until then")
+            return False
+        if machine.stuck is not None and machine.stuck.parked:
+            machine.unpark(now)
+        if machine.status not in s.ENDS:
+            machine.interrupted(now)
+        return change is not None and not change(machine, now)
+
+    def _fold(self, stored: StoredSaga, epoch: int) -> Execution:
+        saga_id, fingerprint = stored.record.id, stored.record.fingerprint
+        bindings = self._bindings.get(fingerprint)
+        if bindings is None:
+            try:
+                plan = Plan(r.decode_dag(stored.dag))
+            except DefinitionError as error:
+                raise CorruptLog(f"saga {saga_id}: its stored dag cannot be: {error}") from error
+            try:
+                bindings = Bindings(plan, self.registry.get)
+            except NotFound as error:
+                bindings = Bindings.unbound(plan, str(error))
+            else:
+                self._bindings[fingerprint] = bindings
+        machine = Machine.fold(bindings.plan, saga_id, stored.events, epoch, self.grace)
+        execution = Execution(machine, bindings, self.setting)
+        execution.owner = self.owner
+        return execution
+
+    # -- life --------------------------------------------------------------
+
+    def _launch(self, execution: Execution) -> None:
+        self.tasks[execution.id] = asyncio.create_task(self._drive(execution), name=f"saga {execution.id}")
+
+    async def _drive(self, execution: Execution) -> s.SagaStatus | None:
+        try:
+            return await execution.drive()
+        except Fenced as error:
+            self.setting.report(f"saga {execution.id}: somebody else has adopted it; it is left to them", error)
+            execution.abandon()
+            return None
+        except Exception as error:
+            self._report_damaged(execution.id, error)
+            execution.abandon()
+            return None
+        finally:
+            if self.live.get(execution.id) is execution:
+                del self.live[execution.id]
+                self.tasks.pop(execution.id, None)
+
+    async def _release(self, saga_id: str, epoch: int) -> None:
+        done = self.setting.store.release(saga_id, epoch)
+        if done is not None:
+            await done
+
+    async def stop(self, drain: float) -> None:
+        """Start nothing more, wait `drain` seconds for what runs, cancel the rest. All sagas stay resumable."""
+        self.stopping = True
+        tasks = list(self.tasks.values())
+        for execution in list(self.live.values()):
+            execution.stop()
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=drain)
+        if late:
+            for execution in list(self.live.values()):
+                execution.abandon()
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
+        for task in tasks:
+            if not task.cancelled() and task.exception() is not None:
+                self.setting.report(f"{task.get_name()}: it stopped", task.exception() or RuntimeError())

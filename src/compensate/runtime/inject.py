@@ -1,0 +1,33 @@
+"""Injection: faults on order, for tests and drills (an idea of steno's)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from compensate.errors import DefinitionError
+
+
+class Inject(msgspec.Struct, frozen=True):
+    """What is to go wrong at one node.
+
+    Attributes:
+        fail: Fail the action before its effect (it is not called), or after (it is, and its result is lost).
+        fail_undo: Fail this many attempts of the undo before it is called; -1: all.
+        repeat: Call the action this many times in a row, to see whether it is idempotent; the last result counts.
+        repeat_undo: The same for the undo.
+    """
+
+    fail: Literal["", "before", "after"] = ""
+    fail_undo: int = 0
+    repeat: int = 1
+    repeat_undo: int = 1
+
+    def __post_init__(self) -> None:
+        if self.fail not in ("", "before", "after"):
+            raise DefinitionError(f"Inject: fail is {self.fail!r}; give 'before' or 'after'")
+        if self.repeat < 1 or self.repeat_undo < 1:
+            raise DefinitionError("Inject: repeat and repeat_undo count the first call too; give 1 or more")
+        if self.fail_undo < -1:
+            raise DefinitionError("Inject: fail_undo is a number of attempts, or -1 for all")

@@ -1,0 +1,176 @@
+"""Runs: what a caller holds of a saga that is going on, here or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from compensate.authoring import Saga
+from compensate.codec import records as r
+from compensate.core import events as e
+from compensate.core import states as s
+from compensate.core.events import Event
+from compensate.core.log import Fold
+from compensate.core.machine import Machine
+from compensate.core.plan import Plan
+from compensate.errors import RolledBack, SagaError, Stuck
+from compensate.runtime.bindings import Values
+from compensate.runtime.failures import revive
+from compensate.stores.base import SagaRecord, StoredSaga
+
+if TYPE_CHECKING:
+    from compensate.runtime.coordinator import Coordinator
+    from compensate.runtime.execution import Execution
+
+T = TypeVar("T")
+
+
+class Snapshot:
+    """A saga as it stood when it was read.
+
+    Attributes:
+        record: Id, name, status, owner, times.
+        fold: Everything else: state, attempts, output and errors of each node.
+        events: The log.
+    """
+
+    def __init__(self, stored: StoredSaga, plan: Plan | None = None) -> None:
+        self.record: SagaRecord = stored.record
+        self.events: list[Event] = stored.events
+        self.fold: Fold = Machine.fold(
+            plan or Plan(r.decode_dag(stored.dag)), stored.record.id, stored.events, stored.record.epoch
+        )
+
+    @property
+    def id(self) -> str:
+        """The saga's id."""
+        return self.record.id
+
+    @property
+    def status(self) -> s.SagaStatus:
+        """How it stands."""
+        return self.record.status
+
+    @property
+    def nodes(self) -> dict[str, s.NodeState]:
+        """State of each node by its path."""
+        fold = self.fold
+        return {name: fold.state[i] for name, i in fold.plan.index.items()}
+
+    def params(self) -> Any:
+        """The saga's params as plain JSON data."""
+        return r.from_json(self.fold.params)
+
+    def output(self, node: str = "") -> Any:
+        """The output of a node, or of the saga, as plain JSON data.
+
+        Raises:
+            DeserializeFailed: It has none (yet).
+        """
+        fold = self.fold
+        return r.from_json(Values(fold).output(fold.plan.index[node] if node else fold.plan.end))
+
+    def stuck(self) -> tuple[e.StuckNode, ...]:
+        """The nodes that need an operator, why, and what can be chosen."""
+        return () if self.fold.stuck is None else self.fold.stuck.nodes
+
+
+def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> SagaError:
+    """The exception for a saga that did not complete, its first error as `__cause__`."""
+    errors = fold.errors
+    if fold.status == s.STUCK and fold.stuck is not None:
+        stuck = fold.stuck
+        if stuck.parked:
+            message = f"saga {fold.saga_id} is parked: {stuck.parked}; it goes on by itself once that code is back"
+        else:
+            nodes = "; ".join(f"{node.node}: {node.reason} (choose: {', '.join(node.choices)})" for node in stuck.nodes)
+            message = f"saga {fold.saga_id} is stuck and needs an operator: {nodes}"
+        error: SagaError = Stuck(message, saga_id=fold.saga_id, nodes=[node.node for node in stuck.nodes])
+        first = stuck.nodes[0].node if stuck.nodes else ""
+    else:
+        rollback = fold.rollback or e.Rollback("request")
+        first = rollback.node
+        why = rollback.why or {"request": "it was asked for", "deadline": "its deadline passed"}.get(rollback.cause, "")
+        because = f"node {first!r} failed: {why}" if first else f"{rollback.cause}: {why}"
+        error = RolledBack(f"saga {fold.saga_id} was rolled back: {because}", saga_id=fold.saga_id, node=first, reason=why)
+    if first:
+        error.__cause__ = (exceptions or {}).get(first) or _recorded(fold, first)
+    return error
+
+
+def _recorded(fold: Fold, node: str) -> BaseException | None:
+    i = fold.plan.index[node]
+    failed = fold.undo_errors.get(i) or fold.errors.get(i)
+    return None if failed is None or failed.error is None else revive(node, failed.error)
+
+
+class Run(Generic[T]):
+    """A handle on one saga.
+
+    Attributes:
+        id: The saga's id.
+    """
+
+    def __init__(
+        self, coordinator: Coordinator[Any], saga_id: str, saga: Saga[..., T] | None, execution: Execution | None = None
+    ) -> None:
+        self.id = saga_id
+        self._coordinator = coordinator
+        self._saga = saga
+        self._execution = execution
+
+    async def result(self) -> T:
+        """Wait for the end.
+
+        Cancelling the wait does not touch the saga. It may be called again, also after the end.
+
+        Returns:
+            What the saga returned.
+
+        Raises:
+            RolledBack: It was rolled back; the original error is the `__cause__`.
+            Stuck: It needs an operator.
+            Stopped: The coordinator was shut down first; the saga is resumable.
+        """
+        execution = await self._ended()
+        if execution is not None:
+            fold: Fold = execution.machine
+            exceptions = execution.exceptions
+        else:
+            fold = (await self._coordinator.get(self.id)).fold
+            exceptions = {}
+        if fold.status != s.COMPLETED:
+            raise ending(fold, exceptions)
+        data = Values(fold).output(fold.plan.end)
+        if self._saga is None or self._saga.output is None:
+            output: T = r.from_json(data)
+            return output
+        return self._saga.output.decode(data)  # type: ignore[no-any-return]
+
+    async def _ended(self) -> Execution | None:
+        """Wait for an end; the execution if it ended here."""
+        while True:
+            execution = self._execution or self._coordinator.execution(self.id)
+            if execution is None:
+                if await self._coordinator.wait_for_end(self.id):
+                    return None
+                continue
+            while not execution.ended:
+                await execution.watch()
+            self._execution = None
+            if execution.machine.status in s.ENDS and not execution.machine.unsaved:
+                return execution
+            self._coordinator.check_running(self.id)
+            self._coordinator.check_sound(self.id)
+
+    async def status(self) -> s.SagaStatus:
+        """How the saga stands in the store."""
+        return (await self._coordinator.record(self.id)).status
+
+    async def events(self, after: int = 0) -> AsyncIterator[Event]:
+        """The saga's events as they become durable, from `after` on, until an end has been yielded.
+
+        A saga that has ended and is rolled back later is followed no further; call it again.
+        """
+        async for event in self._coordinator.follow(self.id, after):
+            yield event

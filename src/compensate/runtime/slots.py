@@ -1,0 +1,44 @@
+"""Slots: how many actions and undos a coordinator runs at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+
+class Starved(Protocol):
+    """Somebody who waits for a slot."""
+
+    def wake(self) -> bool:
+        """A slot is free. `False`: no longer wanted."""
+        ...
+
+
+class Slots:
+    """A bound on running actions, shared by the executions of one coordinator.
+
+    Who starts something is charged with `take`, and gives back one slot at each landing. Who found no room `wait`s.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.free = most
+        self._waiting: deque[Starved] = deque()
+
+    def take(self, count: int) -> None:
+        """`count` have been started."""
+        self.free -= count
+
+    def give(self, count: int = 1) -> None:
+        """So many have landed."""
+        self.free += count
+        self.offer()
+
+    def wait(self, who: Starved) -> None:
+        """Wake `who` when there is room."""
+        self._waiting.append(who)
+
+    def offer(self) -> None:
+        """Wake the first who waits, if there is room; whoever leaves room calls this."""
+        while self.free > 0 and self._waiting:
+            if self._waiting.popleft().wake():
+                return
