@@ -1,0 +1,56 @@
+"""Fan-out: one action over a list that is known only when the saga runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from compensate.authoring.actions import Action
+from compensate.authoring.placing import DEFAULT, Place, Placed
+from compensate.authoring.signatures import author_line
+from compensate.authoring.tracing import add_node
+from compensate.errors import DefinitionError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+def fan_out(
+    action: Callable[Concatenate[Item, P], T], items: Collection[Item], /, *args: P.args, **kwargs: P.kwargs
+) -> list[T]:
+    """Run an action once for every item of a list; returns a reference to the list of outputs, in the same order.
+
+    The elements are nodes `reserve[0]`, `reserve[1]` and so on; the size is recorded in the log, and each element is
+    run, retried and undone by itself. An empty list gives an empty list.
+
+    Args:
+        action: An action, or one with settings: `fan_out(reserve.options(name="holds").after(paid), lines)`.
+        items: A reference to a list, or a list of values and references. Each item is the action's first argument.
+        args: The same for all elements: the arguments after the first.
+        kwargs: The same for all elements, by name.
+
+    Raises:
+        DefinitionError: Outside of a `@saga` function, the items or arguments do not fit, or the action has a `when`.
+    """
+    given: Any = action
+    settings: Place = given.settings if type(given) is Placed else DEFAULT
+    target: Any = given.target if type(given) is Placed else given
+    where = f"{author_line()}: fan_out"
+    if not isinstance(target, Action):
+        raise DefinitionError(
+            f"{where}: it runs actions, not {type(target).__name__} {getattr(target, '__name__', target)!r}; decorate "
+            "the function with @action"
+        )
+    if not target.params:
+        raise DefinitionError(f"{where}: {target.name} takes no parameter that an item could be given as")
+    if settings.flag is not None:
+        raise DefinitionError(
+            f"{where}: {target.name} has a `when`; fan out over an empty list to run none, or put the fan-out into a "
+            "saga and call that with `.when(flag)`"
+        )
+    if next(iter(target.params)) in target.keyword_only:
+        raise DefinitionError(
+            f"{where}: the first parameter of {target.name} is keyword-only; an item needs a place"
+        )
+    return add_node(target, settings, (items, *args), kwargs, fan=True)  # type: ignore[no-any-return]

@@ -1,0 +1,128 @@
+"""Settings of one node: what `.options`, `.after` and `.when` collect before the call that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+import msgspec
+
+from compensate.authoring.refs import source_of
+from compensate.authoring.signatures import author_line, members
+from compensate.authoring.tracing import add_node
+from compensate.codec import TypeCodec
+from compensate.codec.values import type_name
+from compensate.core.dag import Each, Expr, Node, Ref
+from compensate.core.policy import Retry
+from compensate.errors import DefinitionError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Settings of one node; `None` leaves what the action says."""
+
+    name: str | None = None
+    label: str | None = None
+    retry: Retry | None = None
+    timeout: float | None = None
+    undo_retry: Retry | None = None
+    undo_timeout: float | None = None
+    after: tuple[object, ...] = ()
+    flag: object = None
+
+    @property
+    def when(self) -> Ref | None:
+        """The reference that decides whether the node runs."""
+        source = source_of(self.flag)
+        return None if source is None else source.ref()
+
+
+DEFAULT = Place()
+
+
+class Placeable(Protocol):
+    """What can become a node: an action or a saga, where the same members are described."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def where(self) -> str: ...  # noqa: D102
+    @property
+    def params(self) -> Mapping[str, TypeCodec[Any]]: ...  # noqa: D102
+    @property
+    def output(self) -> TypeCodec[Any] | None: ...  # noqa: D102
+    @property
+    def actions(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...  # noqa: D102
+    def make_node(  # noqa: D102
+        self, name: str, inputs: dict[str, Expr], settings: Place = DEFAULT, *, each: Each | None = None
+    ) -> Node: ...
+
+
+class Placed(Generic[P, T]):
+    """An action or saga with settings for one node. Call it to make the node; the settings chain."""
+
+    __slots__ = ("settings", "target")
+
+    def __init__(self, target: Placeable, settings: Place) -> None:
+        self.target = target
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"<{self.target.where}, placed>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make the node; see `Action.__call__`."""
+        return add_node(self.target, self.settings, args, kwargs)  # type: ignore[no-any-return]
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        label: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        undo_retry: Retry | None = None,
+        undo_timeout: float | None = None,
+    ) -> Placed[P, T]:
+        """Change what is given, leave the rest; see `Action.options`."""
+        given = {
+            "name": name,
+            "label": label,
+            "retry": retry,
+            "timeout": timeout,
+            "undo_retry": undo_retry,
+            "undo_timeout": undo_timeout,
+        }
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return Placed(self.target, msgspec.structs.replace(self.settings, **changes))
+
+    def after(self, *nodes: object) -> Placed[P, T]:
+        """Start only after these nodes, given as references or by name, have completed; adds to earlier ones."""
+        return Placed(
+            self.target, msgspec.structs.replace(self.settings, after=(*self.settings.after, *nodes))
+        )
+
+    def when(self, flag: bool) -> Placed[P, T | None]:
+        """Run only if the flag is true; see `Action.when`.
+
+        Raises:
+            DefinitionError: The flag is no reference to a `bool`, or there is one already.
+        """
+        where = f"{author_line()}: {self.target.name}.when"
+        source = source_of(flag)
+        if source is None:
+            raise DefinitionError(
+                f"{where}: the flag is no reference to a value that an action or the params will give; for one that "
+                "is known now use a plain `if`"
+            )
+        if not {bool, Any} & set(members(source.type)):
+            raise DefinitionError(
+                f"{where}: {source.shown} is {type_name(source.type)}; let an action return a bool"
+            )
+        if self.settings.flag is not None:
+            raise DefinitionError(f"{where}: it has a flag already; let an action combine the two")
+        placed: Placed[P, T | None] = Placed(self.target, msgspec.structs.replace(self.settings, flag=flag))
+        return placed

@@ -1,0 +1,393 @@
+"""Sagas: functions that are traced once into a dag."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from inspect import Parameter
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+from msgspec import Raw
+
+from compensate.authoring.actions import Action
+from compensate.authoring.composing import compose
+from compensate.authoring.placing import DEFAULT, Place, Placed
+from compensate.authoring.refs import source_of
+from compensate.authoring.registry import ActionRegistry, action_names
+from compensate.authoring.signatures import Signature, require_function, written_at
+from compensate.authoring.tracing import Tracer, add_node
+from compensate.codec import TypeCodec, type_codec
+from compensate.codec.records import encode_dag, fingerprint, join_fields
+from compensate.core.dag import Dag, Each, Expr, SubsagaNode, validate
+from compensate.core.names import check_name, check_saga_id
+from compensate.core.plan import Plan
+from compensate.errors import (
+    DefinitionError,
+    DeserializeFailed,
+    ParamsInvalid,
+    SerializeFailed,
+    SubsagaCreateFailed,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_params_decoder = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Definition:
+    """A saga's dag with the types of what goes in and comes out. Shared by a saga and its variants.
+
+    Attributes:
+        dag: The graph.
+        signature: Of the params, for binding arguments.
+        params: Codec of each param.
+        output: Codec of what it returns; `None` if it returns nothing.
+        actions: Every action that it uses, subsagas included, by name.
+        where: Where it is written, for messages.
+    """
+
+    def __init__(
+        self,
+        dag: Dag,
+        signature: inspect.Signature,
+        params: Mapping[str, TypeCodec[Any]],
+        output: TypeCodec[Any] | None,
+        actions: Mapping[str, Action[..., Any]],
+        where: str,
+    ) -> None:
+        self.dag = dag
+        self.signature = signature
+        self.params = dict(params)
+        self.output = output
+        self.actions = dict(actions)
+        self.where = where
+        kinds = [p.kind for p in signature.parameters.values()]
+        self.by_place = Parameter.KEYWORD_ONLY not in kinds
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The stored form of the dag."""
+        return encode_dag(self.dag)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this dag from others."""
+        return fingerprint(self.encoded)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The dag laid flat."""
+        return Plan(self.dag)
+
+
+class Saga(Generic[P, T]):
+    """The definition of a saga, made by `@saga`: give it to a coordinator to run it.
+
+    Called inside another `@saga` function it makes a subsaga node: names of its own, undone node by node, and only its
+    output visible outside.
+
+    Attributes:
+        definition: The dag and its types.
+        saga_id: The id to run under, from `with_id`; `None` lets the coordinator make one.
+        deadline: Seconds after the start at which the saga is rolled back, or `None`. A subsaga's is not looked at.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        deadline: float | None = None,
+        saga_id: str | None = None,
+        settings: Place = DEFAULT,
+    ) -> None:
+        if deadline is not None and not (0 < deadline < math.inf):
+            raise DefinitionError(
+                f"{definition.where}: deadline is {deadline}; give seconds above 0, or None"
+            )
+        self.definition = definition
+        self.deadline = None if deadline is None else float(deadline)
+        self.saga_id = saga_id
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"<{self.where}>" if self.saga_id is None else f"<{self.where}, id {self.saga_id}>"
+
+    # -- what it is --------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The definition's name."""
+        return self.definition.dag.name
+
+    @property
+    def where(self) -> str:
+        """Where it is written, for messages."""
+        return self.definition.where
+
+    @property
+    def dag(self) -> Dag:
+        """The graph."""
+        return self.definition.dag
+
+    @property
+    def encoded(self) -> bytes:
+        """The stored form of the dag."""
+        return self.definition.encoded
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this dag from others."""
+        return self.definition.fingerprint
+
+    @property
+    def plan(self) -> Plan:
+        """The dag laid flat; made once."""
+        return self.definition.plan
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """Of the params."""
+        return self.definition.signature
+
+    @property
+    def params(self) -> dict[str, TypeCodec[Any]]:
+        """Codec of each param."""
+        return self.definition.params
+
+    @property
+    def output(self) -> TypeCodec[Any] | None:
+        """Codec of what it returns; `None` if it returns nothing."""
+        return self.definition.output
+
+    @property
+    def actions(self) -> dict[str, Action[..., Any]]:
+        """Every action that it uses, subsagas included, by name."""
+        return self.definition.actions
+
+    # -- variants ----------------------------------------------------------
+
+    def with_id(self, saga_id: str) -> Saga[P, T]:
+        """The same saga, to run under this id. Starting an id twice with equal params is the same as once.
+
+        Raises:
+            NameInvalid: It cannot be an id.
+        """
+        return Saga(
+            self.definition, deadline=self.deadline, saga_id=check_saga_id(saga_id), settings=self._settings
+        )
+
+    def options(
+        self, *, name: str | None = None, label: str | None = None, deadline: float | None = None
+    ) -> Saga[P, T]:
+        """The same saga with other settings. What is not given stays.
+
+        Args:
+            name: Name of its node when it is called as a subsaga.
+            label: Of that node, for pictures.
+            deadline: Seconds after the start at which it is rolled back.
+        """
+        changes = {key: value for key, value in (("name", name), ("label", label)) if value is not None}
+        return Saga(
+            self.definition,
+            deadline=self.deadline if deadline is None else deadline,
+            saga_id=self.saga_id,
+            settings=msgspec.structs.replace(self._settings, **changes),
+        )
+
+    # -- as a subsaga ------------------------------------------------------
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a subsaga node in the saga that is being traced; returns a reference to the output.
+
+        Raises:
+            DefinitionError: Outside of a `@saga` function, or the arguments do not fit.
+        """
+        return add_node(self, self._settings, args, kwargs)  # type: ignore[no-any-return]
+
+    def after(self, *nodes: object) -> Placed[P, T]:
+        """As a subsaga that starts only after these nodes; see `Action.after`."""
+        placed: Placed[P, T] = Placed(self, self._settings)
+        return placed.after(*nodes)
+
+    def when(self, flag: bool) -> Placed[P, T | None]:
+        """As a subsaga that runs only if the flag is true; see `Action.when`."""
+        placed: Placed[P, T] = Placed(self, self._settings)
+        return placed.when(flag)
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The value of each param, defaults included; `TypeError` if the arguments do not fit."""
+        params = self.definition.params
+        if not kwargs and len(args) == len(params) and self.definition.by_place:
+            return dict(zip(params, args, strict=True))
+        bound = self.definition.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def make_node(
+        self, name: str, inputs: dict[str, Expr], settings: Place = DEFAULT, *, each: Each | None = None
+    ) -> SubsagaNode:
+        """This saga as a node of a dag.
+
+        Raises:
+            SubsagaCreateFailed: The settings are an action's, or it is fanned out.
+        """
+        tried = (settings.retry, settings.timeout, settings.undo_retry, settings.undo_timeout)
+        if each is not None or any(one is not None for one in tried):
+            raise SubsagaCreateFailed(
+                f"node {name}: retries, time limits and fan-outs belong to actions; set them inside {self.where}"
+            )
+        return SubsagaNode(name, self.dag, inputs, label=settings.label or "", when=settings.when)
+
+    # -- its params --------------------------------------------------------
+
+    def encode_params(self, *args: P.args, **kwargs: P.kwargs) -> bytes:
+        """The params as the log keeps them: a JSON object with every param, defaults included.
+
+        Raises:
+            ParamsInvalid: An argument is missing, unknown, or not of its type.
+        """
+        try:
+            values = self.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ParamsInvalid(f"saga {self.name}: {error}; it takes {self._taken()}") from None
+        params = self.definition.params
+        try:
+            return join_fields((name, params[name].encode(value)) for name, value in values.items())
+        except SerializeFailed as error:
+            raise ParamsInvalid(f"{error}") from error
+
+    def read_params(self, data: bytes) -> bytes:
+        """Params from JSON that somebody wrote: checked against their types, defaults filled in, as `encode_params`.
+
+        Raises:
+            ParamsInvalid: No JSON object, or a param is missing, unknown, or not of its type.
+        """
+        try:
+            given = _params_decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ParamsInvalid(f"saga {self.name}: params are a JSON object by name: {error}") from None
+        values: dict[str, Any] = {}
+        for name, codec in self.params.items():
+            default = self.signature.parameters[name].default
+            if name in given:
+                try:
+                    values[name] = codec.decode(bytes(given[name]))
+                except DeserializeFailed as error:
+                    reason = error.__cause__ or error
+                    raise ParamsInvalid(f"saga {self.name}, parameter {name}: {reason}") from error
+            elif default is Parameter.empty:
+                raise ParamsInvalid(f"saga {self.name}: param {name!r} is missing; it takes {self._taken()}")
+            else:
+                values[name] = default
+        if unknown := given.keys() - self.params.keys():
+            raise ParamsInvalid(f"saga {self.name}: no param {min(unknown)!r}; it takes {self._taken()}")
+        try:
+            return join_fields((name, self.params[name].encode(value)) for name, value in values.items())
+        except SerializeFailed as error:
+            raise ParamsInvalid(f"{error}") from error
+
+    def _taken(self) -> str:
+        return f"{self.signature}"
+
+
+# -- making them -----------------------------------------------------------
+
+
+@overload
+def saga(fn: Callable[P, T], /) -> Saga[P, T]: ...
+@overload
+def saga(
+    *, name: str | None = ..., deadline: float | None = ...
+) -> Callable[[Callable[P, T]], Saga[P, T]]: ...
+def saga(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, deadline: float | None = None
+) -> Any:
+    """Make a function a saga: `@saga`, or `@saga(name="fulfil", deadline=3600)`.
+
+    The function is called once, now, with references in place of its params. Each action that it calls becomes a node,
+    each reference that it passes on an edge, and what it returns the saga's output. It must be a plain `def`, and may
+    not look at values: there are none yet.
+
+    Args:
+        fn: The function, when used without parentheses.
+        name: Under which stored sagas are found; by default the function's own name.
+        deadline: Seconds after the start at which the saga is rolled back.
+
+    Raises:
+        DefinitionError: The function cannot be traced, a type cannot be stored, or the dag cannot run.
+        NameInvalid: The name cannot be used.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Saga[..., Any]:
+        return Saga(_trace(fn, name), deadline=deadline)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def saga_from_dag(
+    dag: Dag, registry: ActionRegistry, *, params: Mapping[str, Any] | None = None, returns: Any = Any
+) -> Saga[..., Any]:
+    """Make a saga of a dag that was built or stored, so that a coordinator can run it.
+
+    Args:
+        dag: The graph.
+        registry: Where its actions are.
+        params: Type of each of the dag's params; a param that is left out takes any JSON data.
+        returns: Type of its output.
+
+    Raises:
+        DefinitionError: The dag cannot run, `params` names one that the dag does not have, or a type cannot be stored.
+        ActionNotFound: The registry does not know an action.
+    """
+    where = f"saga {dag.name}"
+    validate(dag)
+    types = dict(params or {})
+    if unknown := types.keys() - set(dag.params):
+        raise DefinitionError(f"{where}: it has no param {min(unknown)!r}; it has {list(dag.params)}")
+    codecs = {
+        name: type_codec(types.get(name, Any), where=f"{where}, parameter {name}") for name in dag.params
+    }
+    signature = inspect.Signature([Parameter(name, Parameter.KEYWORD_ONLY) for name in dag.params])
+    output = None if dag.output is None else type_codec(returns, where=f"{where}, its return value")
+    actions = {name: registry.get(name) for name in action_names(dag)}
+    return Saga(Definition(dag, signature, codecs, output, actions, where))
+
+
+def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
+    require_function(fn, "@saga")
+    name = check_name(fn.__name__ if name is None else name, f"saga at {written_at(fn)}: name")
+    where = f"saga {name} ({written_at(fn)})"
+    if inspect.iscoroutinefunction(fn):
+        raise DefinitionError(
+            f"{where}: it is traced, not run, so it cannot be async; write `def` and drop the awaits"
+        )
+    signature = Signature(fn, f"saga {name}")
+    if signature.takes_ctx:
+        raise DefinitionError(f"{where}: a saga takes no Ctx; its actions do")
+    codec = signature.output()
+    positional = sum(p.kind is not Parameter.KEYWORD_ONLY for p in signature.bare.parameters.values())
+    tracer = Tracer(name)
+    returned = tracer.run(fn, signature.params, positional)
+    output = _output(returned, codec, tracer, where)
+    dag = Dag(name, tuple(tracer.nodes), tuple(signature.params), output)
+    try:
+        validate(dag)
+    except DefinitionError as error:
+        raise type(error)(f"{where}: {error}") from None
+    nothing = codec.type is type(None)
+    return Definition(
+        dag, signature.bare, signature.params, None if nothing else codec, tracer.actions, where
+    )
+
+
+def _output(returned: Any, codec: TypeCodec[Any], tracer: Tracer, where: str) -> Expr | None:
+    if codec.type is not type(None):
+        return compose(returned, codec, tracer, f"{where}, its return value")
+    source = source_of(returned)
+    if returned is None or (source is not None and source.type is type(None)):
+        return None
+    raise DefinitionError(f"{where}: it returns {returned!r} but is annotated `-> None`")
