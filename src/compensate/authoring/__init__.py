@@ -1,6 +1,7 @@
 """How sagas are written: actions with undos, traced functions, a builder for graphs made at run time."""
 
 from compensate.authoring.actions import Action, action, action_constant, inject_error_action, no_op_undo
+from compensate.authoring.builder import DagBuilder, action_node, constant_node, output, param, subsaga_node
 from compensate.authoring.context import Ctx, Reader
 from compensate.authoring.fanning import fan_out
 from compensate.authoring.placing import Placed
@@ -12,15 +13,21 @@ __all__ = [
     "Action",
     "ActionRegistry",
     "Ctx",
+    "DagBuilder",
     "Placed",
     "Reader",
     "Saga",
     "action",
     "action_constant",
+    "action_node",
     "constant",
+    "constant_node",
     "fan_out",
     "inject_error_action",
     "no_op_undo",
+    "output",
+    "param",
     "saga",
     "saga_from_dag",
+    "subsaga_node",
 ]

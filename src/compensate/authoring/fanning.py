@@ -34,8 +34,9 @@ def fan_out(
         DefinitionError: Outside of a `@saga` function, the items or arguments do not fit, or the action has a `when`.
     """
     given: Any = action
-    settings: Place = given.settings if type(given) is Placed else DEFAULT
-    target: Any = given.target if type(given) is Placed else given
+    placed = isinstance(action, Placed)
+    settings: Place = given.settings if placed else DEFAULT
+    target: Any = given.target if placed else given
     where = f"{author_line()}: fan_out"
     if not isinstance(target, Action):
         raise DefinitionError(

@@ -1,0 +1,285 @@
+"""`DagBuilder`: graphs made at run time, as in steno and the Go library, on the same `Dag` as traced sagas."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from compensate.authoring.actions import Action
+from compensate.authoring.composing import encode_plain
+from compensate.authoring.placing import DEFAULT, Place
+from compensate.authoring.registry import ActionRegistry, action_names
+from compensate.authoring.sagas import Saga
+from compensate.authoring.tracing import with_after
+from compensate.codec import TypeCodec, encode_any
+from compensate.core.dag import (
+    PARAMS,
+    ActionNode,
+    ConstantNode,
+    Dag,
+    Each,
+    Expr,
+    Fields,
+    Items,
+    Node,
+    Ref,
+    SubsagaNode,
+    Value,
+    dependencies,
+    validate,
+)
+from compensate.core.policy import Retry
+from compensate.errors import ActionNotFound, DefinitionError, SerializeFailed, SubsagaCreateFailed
+
+Input: TypeAlias = "Expr | Any"
+"""What a node takes: `output("node", ...)`, `param("name", ...)`, another expression of `core.dag`, or a plain value."""
+
+_EXPRESSIONS: Final = (Ref, Value, Items, Fields)
+_LAST: Final = object()
+
+
+def output(node: str, *path: str | int) -> Ref:
+    """The output of a node, or the part of its JSON to which the path leads."""
+    return Ref(node, path)
+
+
+def param(name: str, *path: str | int) -> Ref:
+    """A param of the saga, or the part of its JSON to which the path leads."""
+    return Ref(PARAMS, (name, *path))
+
+
+# -- nodes -----------------------------------------------------------------
+
+
+def action_node(
+    name: str,
+    action: Action[..., Any],
+    *,
+    inputs: Mapping[str, Input] | None = None,
+    each: tuple[str, Input] | None = None,
+    after: Iterable[str] = (),
+    when: Ref | None = None,
+    label: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    undo_retry: Retry | None = None,
+    undo_timeout: float | None = None,
+) -> ActionNode:
+    """A node that runs an action.
+
+    Args:
+        name: The node's name.
+        action: As `registry.get(name)` gives it.
+        inputs: What its parameters are given, by name.
+        each: A parameter and a list: the node runs once for every item, given as that parameter.
+        after: Names of nodes that must have completed before.
+        when: A reference to a `bool` that decides whether it runs.
+        label: For pictures; the action's by default.
+        retry: When the action is tried again; as the action says by default, and so on.
+        timeout: Seconds for one attempt.
+        undo_retry: When the undo is tried again.
+        undo_timeout: Seconds for one attempt of the undo.
+
+    Raises:
+        DefinitionError: An input that the action does not take or that cannot be stored, or one that is missing.
+    """
+    given = dict(inputs or {})
+    where = f"node {name}, action {action.name}"
+    fanned = () if each is None else (each[0],)
+    _check_inputs(action.signature, {*given, *fanned}, where)
+    exprs = {
+        key: _expr(value, action.params[key], f"{where}, parameter {key}") for key, value in given.items()
+    }
+    settings = Place(
+        label=label, retry=retry, timeout=timeout, undo_retry=undo_retry, undo_timeout=undo_timeout
+    )
+    items = None if each is None else Each(each[0], _items(each[1], action.params[each[0]], where))
+    node = msgspec.structs.replace(action.make_node(name, exprs, settings, each=items), when=when)
+    placed = with_after(node, after)
+    assert isinstance(placed, ActionNode)
+    return placed
+
+
+def constant_node(name: str, value: Any, *, label: str = "") -> ConstantNode:
+    """A node whose output is known now.
+
+    Raises:
+        DefinitionError: The value cannot be stored.
+    """
+    return ConstantNode(name, Raw(_encode(value, f"constant {name}")), label=label)
+
+
+def subsaga_node(
+    name: str,
+    dag: Dag | Saga[..., Any],
+    *,
+    params_node: str | None = None,
+    inputs: Mapping[str, Input] | None = None,
+    after: Iterable[str] = (),
+    when: Ref | None = None,
+    label: str | None = None,
+) -> SubsagaNode:
+    """A dag as a node of another: names of its own, and only its output visible outside.
+
+    Args:
+        name: The node's name.
+        dag: The inner graph, or the saga that has it.
+        params_node: A node whose output is an object with a field for each param (as in steno and the Go library).
+        inputs: Or else what each param is given.
+        after: Names of nodes that must have completed before.
+        when: A reference to a `bool` that decides whether it runs.
+        label: For pictures.
+
+    Raises:
+        SubsagaCreateFailed: Both or one of too few ways to give the params, or a value that cannot be stored.
+    """
+    inner = dag.dag if isinstance(dag, Saga) else dag
+    where = f"node {name}, subsaga {inner.name}"
+    if params_node is not None and inputs is not None:
+        raise SubsagaCreateFailed(f"{where}: give params_node or inputs, not both")
+    exprs: dict[str, Expr] = {}
+    if params_node is not None:
+        exprs = {key: Ref(params_node, (key,)) for key in inner.params}
+    for key, value in (inputs or {}).items():
+        codec = dag.params.get(key) if isinstance(dag, Saga) else None
+        exprs[key] = _expr(value, codec, f"{where}, param {key}")
+    node = SubsagaNode(name, inner, exprs, label=label or "", when=when)
+    placed = with_after(node, after)
+    assert isinstance(placed, SubsagaNode)
+    return placed
+
+
+def _check_inputs(signature: inspect.Signature, given: set[str], where: str) -> None:
+    for name, parameter in signature.parameters.items():
+        if name not in given and parameter.default is inspect.Parameter.empty:
+            raise DefinitionError(f"{where}: the parameter {name!r} is given nothing; it takes {signature}")
+    if unknown := given - signature.parameters.keys():
+        raise DefinitionError(f"{where}: it has no parameter {min(unknown)!r}; it takes {signature}")
+
+
+def _expr(value: Input, codec: TypeCodec[Any] | None, where: str) -> Expr:
+    if isinstance(value, _EXPRESSIONS):
+        return value
+    if codec is not None:
+        return Value(Raw(encode_plain(value, codec, where)))
+    return Value(Raw(_encode(value, where)))
+
+
+def _items(value: Input, codec: TypeCodec[Any], where: str) -> Expr:
+    if isinstance(value, _EXPRESSIONS):
+        return value
+    return Items(tuple(_expr(item, codec, f"{where}, item {i}") for i, item in enumerate(value)))
+
+
+def _encode(value: Any, where: str) -> bytes:
+    try:
+        return encode_any(value, where=where)
+    except SerializeFailed as error:
+        raise DefinitionError(f"{error}") from error
+
+
+# -- the builder -----------------------------------------------------------
+
+
+class DagBuilder:
+    """Builds a dag from nodes: in stages, by edges, or both. Mistakes are reported by `build`.
+
+    `append` and `append_parallel` add stages: every node of a stage starts after all nodes of the stage before.
+    `add_node` and `add_dependency` place nodes and edges freely. References in a node's inputs are edges of their own.
+
+    Args:
+        name: The saga definition's name.
+        registry: Which actions there are.
+        params: Names of the saga's params.
+    """
+
+    def __init__(self, name: str, registry: ActionRegistry, *, params: Iterable[str] = ()) -> None:
+        self._name = name
+        self._registry = registry
+        self._params = tuple(params)
+        self._nodes: list[Node] = []
+        self._after: dict[str, dict[str, None]] = {}
+        self._stage: list[str] = []
+        self._stages = 0
+        self._empty: list[int] = []
+
+    def append(self, node: Node) -> DagBuilder:
+        """Add a stage of one node."""
+        return self.append_parallel(node)
+
+    def append_parallel(self, *nodes: Node) -> DagBuilder:
+        """Add a stage of nodes that may run at the same time."""
+        self._stages += 1
+        if not nodes:
+            self._empty.append(self._stages)
+            return self
+        before = dict.fromkeys(self._stage)
+        for node in nodes:
+            self._nodes.append(node)
+            self._after.setdefault(node.name, {}).update(before)
+        self._stage = [node.name for node in nodes]
+        return self
+
+    def add_node(self, node: Node) -> DagBuilder:
+        """Add a node outside of the stages."""
+        self._nodes.append(node)
+        return self
+
+    def add_dependency(self, before: str, after: str) -> DagBuilder:
+        """Let one node start only after another has completed. Both may still be added later."""
+        self._after.setdefault(after, {})[before] = None
+        return self
+
+    def build(self, *, output: Expr | None | object = _LAST) -> Dag:
+        """Make the dag. The builder can go on afterwards.
+
+        Args:
+            output: What the saga returns; by default the output of the last node. `None` for a saga without output.
+
+        Raises:
+            DefinitionError: An empty stage, no node, a name used twice, an unknown dependency, a cycle, or more than
+                one last node and no `output`.
+            ActionNotFound: An action is not registered.
+            SubsagaCreateFailed: A subsaga's params do not fit.
+            NameInvalid: A name cannot be used.
+        """
+        where = f"dag {self._name}"
+        if self._empty:
+            raise DefinitionError(f"{where}: stage {self._empty[0]} is empty; give append_parallel a node")
+        known = {node.name for node in self._nodes}
+        for name in self._after:
+            if name not in known:
+                raise DefinitionError(f"{where}: add_dependency names {name!r}, which is no node of this dag")
+        nodes = tuple(with_after(node, self._after.get(node.name, ())) for node in self._nodes)
+        dag = Dag(self._name, nodes, self._params)
+        validate(dag)
+        for name in action_names(dag):
+            if name not in self._registry:
+                try:
+                    self._registry.get(name)
+                except ActionNotFound as error:
+                    raise ActionNotFound(f"{where}: {error}; register it before the dag is built") from None
+        if output is _LAST:
+            output = Ref(self._last(nodes, where))
+        elif not isinstance(output, (*_EXPRESSIONS, type(None))):
+            raise DefinitionError(
+                f"{where}: output is a {type(output).__name__}; give an expression, as output('node')"
+            )
+        dag = msgspec.structs.replace(dag, output=output)
+        validate(dag)
+        return dag
+
+    def _last(self, nodes: tuple[Node, ...], where: str) -> str:
+        depended = {name for node in nodes for name in dependencies(node)}
+        last = [node.name for node in nodes if node.name not in depended]
+        if len(last) != 1:
+            shown = ", ".join(last[:5]) + (", …" if len(last) > 5 else "")
+            raise DefinitionError(
+                f"{where}: no single output: {len(last)} nodes come last ({shown}); append one node that takes them "
+                "together, or call build(output=...)"
+            )
+        return last[0]
