@@ -166,5 +166,5 @@ def cursor_key(cursor: str) -> tuple[float, str]:
     except (DeserializeFailed, TypeError, ValueError):
         pass
     raise IllegalRequest(
-        f"list: {cursor[:80]!r} is no cursor; pass on the `cursor` of the page before, or None"
+        f"page: {cursor[:80]!r} is no cursor; pass on the `cursor` of the page before, or None"
     )

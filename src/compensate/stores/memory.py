@@ -238,7 +238,7 @@ class MemoryStore:
         """As `Store.events`."""
         return self._load(self._find(saga_id)).events[max(after, 0) :]
 
-    async def list(
+    async def page(
         self,
         *,
         status: SagaStatus | None = None,
@@ -246,7 +246,7 @@ class MemoryStore:
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page:
-        """As `Store.list`."""
+        """As `Store.page`."""
         sagas = [
             saga
             for saga in self._sagas.values()

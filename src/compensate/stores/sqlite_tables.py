@@ -1,0 +1,448 @@
+"""The SQLite store's statements: what is read, and what is written inside a transaction that somebody else opens."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from compensate.codec.records import from_rows, to_rows
+from compensate.core.events import Event
+from compensate.core.states import COMPLETED, ENDS, ROLLED_BACK, SagaStatus
+from compensate.errors import CorruptLog
+from compensate.stores.base import NewSaga, SagaRecord, StoredSaga
+from compensate.stores.common import (
+    check_end,
+    checked,
+    exists,
+    fits,
+    flags,
+    in_hand,
+    not_found,
+    not_over,
+    refusal,
+)
+
+T = TypeVar("T")
+
+RECORD: Final = (
+    "SELECT number, id, name, fingerprint, status, paused, parked, epoch, owner, last_seq, created_at, updated_at"
+    " FROM sagas"
+)
+_EVENTS: Final = (
+    "SELECT seq, epoch, at, type, node, attempt, data, checksum FROM events"
+    " WHERE saga = ? AND seq >= ? ORDER BY seq"
+)
+_FREE: Final = (
+    # The first two terms are those of the index `sagas_open`.
+    " WHERE sagas.status <> 'completed' AND sagas.status <> 'rolled_back'"
+    " AND (sagas.status <> 'stuck' OR (:parked AND sagas.parked))"
+    " AND (sagas.owner IS NULL OR (sagas.owner <> :owner AND NOT EXISTS"
+    " (SELECT 1 FROM owners WHERE owners.owner = sagas.owner AND owners.lease_until > :now)))"
+    " ORDER BY sagas.created_at, sagas.id LIMIT :limit"
+)
+_APPEND: Final = (
+    "UPDATE sagas SET last_seq = ?, updated_at = ? WHERE number = ? AND epoch = ? AND last_seq = ?"
+)
+_TURN: Final = (
+    "UPDATE sagas SET last_seq = ?, updated_at = ?, status = ?, paused = ?, parked = ?,"
+    " owner = CASE WHEN ? THEN NULL ELSE owner END WHERE number = ? AND epoch = ? AND last_seq = ?"
+)
+_INSERT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CREATE: Final = (
+    "INSERT INTO sagas (id, name, fingerprint, status, paused, parked, epoch, owner, last_seq, created_at, updated_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+)
+
+MOST_KNOWN: Final = 50_000
+"""Sagas whose end of log is kept in memory."""
+
+
+# -- reading ---------------------------------------------------------------
+
+
+def record_of(row: Sequence[Any]) -> SagaRecord:
+    """The record in a row of `RECORD`."""
+    _, saga_id, name, print_, status, paused, parked, epoch, owner, last_seq, created_at, updated_at = row
+    return SagaRecord(
+        saga_id,
+        name,
+        print_,
+        status,
+        bool(paused),
+        bool(parked),
+        epoch,
+        owner,
+        last_seq,
+        created_at,
+        updated_at,
+    )
+
+
+class Reader:
+    """Reads through one connection; every method expects a transaction, so that it sees one state."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._checked: set[str] = set()
+        """Fingerprints of dags that were checked."""
+
+    def close(self) -> None:
+        """Let the connection go: while a cursor lives, SQLite keeps the file open."""
+        self._cursor.close()
+
+    def rows(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """All rows of a query."""
+        return self._cursor.execute(sql, values).fetchall()
+
+    def record(self, saga_id: str) -> tuple[int, SagaRecord]:
+        """A saga's number and record. Raises `SagaNotFound`."""
+        rows = self.rows(f"{RECORD} WHERE id = ?", (saga_id,))
+        if not rows:
+            raise not_found(saga_id)
+        return rows[0][0], record_of(rows[0])
+
+    def saga(self, number: int, record: SagaRecord, dags: dict[str, bytes | None]) -> StoredSaga:
+        """A saga. `dags` holds those already read. Raises `CorruptLog`, `UnsupportedVersion`."""
+        print_ = record.fingerprint
+        if print_ not in dags:
+            rows = self.rows("SELECT body FROM dags WHERE fingerprint = ?", (print_,))
+            dags[print_] = bytes(rows[0][0]) if rows else None
+        events = from_rows(record.id, self._cursor.execute(_EVENTS, (number, 1)))
+        return checked(record, dags[print_], events, self._checked)
+
+    def events(self, saga_id: str, after: int) -> list[Event]:
+        """The events above `after`. Raises `SagaNotFound`, `CorruptLog`, `UnsupportedVersion`."""
+        number, record = self.record(saga_id)
+        if after > record.last_seq:
+            return []
+        if after <= 0:
+            found = from_rows(saga_id, self.rows(_EVENTS, (number, 1)))
+        else:
+            # The row before is read too: the checksum of the next one covers its.
+            rows = self.rows(_EVENTS, (number, after))
+            if not rows or rows[0][0] != after:
+                raise CorruptLog(f"saga {saga_id}: event {after} is missing; restore it from a copy")
+            found = from_rows(saga_id, rows[1:], rows[0][7], after)
+        check_end(record, found[-1].seq if found else max(after, 0))
+        return found
+
+    def free(self, owner: str, now: float, limit: int, parked: bool) -> list[Any]:
+        """Rows of `RECORD` for sagas that `owner` could claim."""
+        values = {"owner": owner, "now": now, "limit": limit, "parked": parked}
+        return self.rows(RECORD + _FREE, values)
+
+    def is_free(self, record: SagaRecord, owner: str, now: float) -> bool:
+        """Whether `owner` may claim this very saga."""
+        return (
+            record.owner is None
+            or record.owner == owner
+            or not self.rows("SELECT 1 FROM owners WHERE owner = ? AND lease_until > ?", (record.owner, now))
+        )
+
+    def owners(self) -> list[str]:
+        """All owners that joined and did not leave."""
+        return [row[0] for row in self.rows("SELECT owner FROM owners")]
+
+
+# -- writing ---------------------------------------------------------------
+
+
+class Write(Generic[T]):
+    """One write, and what became of it once its transaction is over.
+
+    Attributes:
+        run: Does it; `None` for appends. Checks before it changes anything: what raises has changed nothing.
+        result: What `run` returned.
+        error: Why it was refused or failed.
+        future: Resolved when it is durable; `None` if it is committed in place.
+    """
+
+    __slots__ = ("error", "future", "result", "run")
+
+    def __init__(self, run: Callable[[Tables], T] | None) -> None:
+        self.run = run
+        self.result: T | None = None
+        self.error: Exception | None = None
+        self.future: Any = None
+
+
+class Append(Write[None]):
+    """Events for one saga."""
+
+    __slots__ = ("epoch", "events", "expected_seq", "saga_id", "status")
+
+    def __init__(
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+    ) -> None:
+        self.run = None
+        self.result = None
+        self.error = None
+        self.future = None
+        self.saga_id = saga_id
+        self.epoch = epoch
+        self.expected_seq = expected_seq
+        self.events = events
+        self.status: SagaStatus = status
+
+
+class Stale(Exception):
+    """Another process changed a saga that we thought we knew."""
+
+
+class _Known:
+    """The end of one saga's log, as last seen."""
+
+    __slots__ = ("checksum", "epoch", "last_seq", "number", "parked", "paused", "status")
+
+    def __init__(
+        self,
+        number: int,
+        epoch: int,
+        last_seq: int,
+        checksum: int,
+        status: SagaStatus,
+        paused: bool,
+        parked: bool,
+    ) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.last_seq = last_seq
+        self.checksum = checksum
+        self.status: SagaStatus = status
+        self.paused = paused
+        self.parked = parked
+
+
+class Tables:
+    """Writes, inside a transaction that somebody else begins and ends.
+
+    The ends of the logs of sagas in hand are remembered, so that an append reads nothing. Every update carries the
+    epoch and seq that it relies on; where it finds others, everything is rolled back, forgotten and done again.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.reader = Reader(connection)
+        self._cursor = connection.cursor()
+        self._known: dict[str, _Known] = {}
+        self._events: list[tuple[Any, ...]] = []
+        self._appends: list[tuple[Any, ...]] = []
+        self._turns: list[tuple[Any, ...]] = []
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self.reader.close()
+        self._cursor.close()
+
+    def forget(self) -> None:
+        """Forget what was remembered and gathered: the transaction was rolled back."""
+        self._known.clear()
+        self._events.clear()
+        self._appends.clear()
+        self._turns.clear()
+
+    def apply(self, writes: Iterable[Write[Any]]) -> None:
+        """Do the writes. One that is refused changes nothing and gets its error; the others go on.
+
+        Raises:
+            Stale: Roll back, forget, and apply again.
+            sqlite3.Error: Roll back and forget; none was done.
+        """
+        for write in writes:
+            try:
+                if isinstance(write, Append):
+                    self._append(write)
+                elif write.run is not None:
+                    self._flush()
+                    write.result = write.run(self)
+            except (sqlite3.Error, Stale):
+                raise
+            except Exception as error:
+                write.error = error
+        self._flush()
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+
+    def _flush(self) -> None:
+        for sql, rows in ((_APPEND, self._appends), (_TURN, self._turns)):
+            if rows:
+                if self._cursor.executemany(sql, rows).rowcount != len(rows):
+                    raise Stale
+                rows.clear()
+        if self._events:
+            self._cursor.executemany(_INSERT, self._events)
+            self._events.clear()
+
+    def _append(self, write: Append) -> None:
+        saga_id, epoch, seq, events = write.saga_id, write.epoch, write.expected_seq, write.events
+        known = self._known.get(saga_id)
+        if known is None or known.epoch != epoch or known.last_seq != seq:
+            known = self._look(saga_id)
+            if known.epoch != epoch or known.last_seq != seq:
+                raise refusal(saga_id, epoch, seq, events, known.epoch, known.last_seq)
+        about_saga = False
+        last = seq
+        for event in events:
+            last += 1
+            if event.seq != last or event.epoch != epoch:
+                last = seq
+                break
+            if not event.node:
+                about_saga = True
+        if last == seq:
+            raise refusal(saga_id, epoch, seq, events, epoch, seq)
+        number = known.number
+        rows = to_rows(events, known.checksum)
+        for row in rows:
+            self._events.append((number, *row))
+        at = rows[-1][2]
+        status = write.status
+        if about_saga or status != known.status:
+            paused, parked = flags(events, status, known.paused, known.parked)
+            ended = status in ENDS
+            self._turns.append((last, at, status, paused, parked, ended, number, epoch, seq))
+            if ended:
+                del self._known[saga_id]
+                return
+            known.status, known.paused, known.parked = status, paused, parked
+        else:
+            self._appends.append((last, at, number, epoch, seq))
+        known.last_seq = last
+        known.checksum = rows[-1][7]
+
+    def _look(self, saga_id: str) -> _Known:
+        """Read the end of a saga's log, and remember it."""
+        self._flush()
+        number, record = self.reader.record(saga_id)
+        rows = self.reader.rows(
+            "SELECT checksum FROM events WHERE saga = ? AND seq = ?", (number, record.last_seq)
+        )
+        if not rows:
+            check_end(record, record.last_seq - 1)
+        known = self._known[saga_id] = _Known(
+            number,
+            record.epoch,
+            record.last_seq,
+            rows[0][0],
+            record.status,
+            record.paused,
+            record.parked,
+        )
+        return known
+
+    def create(self, saga: NewSaga, owner: str) -> None:
+        """Store a new saga. Raises `SagaExists`, `Conflict`."""
+        if not fits(saga.events, 1, 0):
+            raise refusal(saga.id, 1, 0, saga.events, 1, 0)
+        rows = to_rows(saga.events, 0)
+        last_seq, at, checksum = rows[-1][0], rows[-1][2], rows[-1][7]
+        status = saga.status
+        paused, parked = flags(saga.events, status, False, False)
+        ended = status in ENDS
+        cursor = self._cursor.execute(
+            _CREATE,
+            (
+                saga.id,
+                saga.name,
+                saga.fingerprint,
+                status,
+                paused,
+                parked,
+                None if ended else owner,
+                last_seq,
+                saga.at,
+                at,
+            ),
+        )
+        if not cursor.rowcount:
+            raise exists(saga.id)
+        number = cursor.lastrowid
+        assert number is not None
+        cursor.execute("INSERT OR IGNORE INTO dags VALUES (?, ?)", (saga.fingerprint, saga.dag))
+        self._events.extend((number, *row) for row in rows)
+        if not ended:
+            self._known[saga.id] = _Known(number, 1, last_seq, checksum, status, paused, parked)
+
+    def release(self, saga_id: str, epoch: int) -> None:
+        """Make a saga nobody's."""
+        self._cursor.execute("UPDATE sagas SET owner = NULL WHERE id = ? AND epoch = ?", (saga_id, epoch))
+        self._known.pop(saga_id, None)
+
+    def claim(self, owner: str, now: float, limit: int, parked: bool) -> list[tuple[int, SagaRecord]]:
+        """Claim sagas; their numbers, and their records as they are then."""
+        rows = self.reader.free(owner, now, limit, parked)
+        for row in rows:
+            self._known.pop(row[1], None)
+        self._cursor.executemany(
+            "UPDATE sagas SET epoch = epoch + 1, owner = ? WHERE number = ?",
+            [(owner, row[0]) for row in rows],
+        )
+        return [(row[0], record_of((*row[:7], row[7] + 1, owner, *row[9:]))) for row in rows]
+
+    def claim_one(self, saga_id: str, owner: str, now: float) -> StoredSaga | None:
+        """Claim one saga. Raises as `Store.claim_one`."""
+        number, record = self.reader.record(saga_id)
+        if not self.reader.is_free(record, owner, now):
+            return None
+        self.reader.saga(number, record, {})  # what cannot be read is not claimed
+        self._known.pop(saga_id, None)
+        self._cursor.execute(
+            "UPDATE sagas SET epoch = epoch + 1, owner = ? WHERE number = ?", (owner, number)
+        )
+        return self.reader.saga(*self.reader.record(saga_id), {})
+
+    def join(self, owner: str, lease_until: float, *, anew: bool) -> None:
+        """Make an owner known; `anew`: it begins, so sagas left by an earlier life of that name are nobody's."""
+        if anew:
+            self._cursor.execute("UPDATE sagas SET owner = NULL WHERE owner = ?", (owner,))
+        self._cursor.execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (owner, lease_until))
+
+    def renew(self, owner: str, now: float, lease_until: float) -> bool:
+        """Prolong a lease that has not run out."""
+        cursor = self._cursor.execute(
+            "UPDATE owners SET lease_until = ? WHERE owner = ? AND lease_until > ?", (lease_until, owner, now)
+        )
+        return cursor.rowcount > 0
+
+    def leave(self, owner: str) -> None:
+        """Release an owner's sagas and forget it."""
+        self._cursor.execute("UPDATE sagas SET owner = NULL WHERE owner = ?", (owner,))
+        self._cursor.execute("DELETE FROM owners WHERE owner = ?", (owner,))
+
+    def bury(self, dead: Iterable[str]) -> None:
+        """Forget owners whose process is gone; what they own can be claimed."""
+        self._cursor.executemany("DELETE FROM owners WHERE owner = ?", [(owner,) for owner in dead])
+
+    def delete(self, saga_id: str) -> None:
+        """Forget a saga. Raises as `Store.delete`."""
+        number, record = self.reader.record(saga_id)
+        if record.status not in (COMPLETED, ROLLED_BACK):
+            raise not_over(saga_id, record.status)
+        if record.owner is not None and record.owner in self.reader.owners():
+            raise in_hand(saga_id, record.owner)
+        self._known.pop(saga_id, None)
+        for sql in (
+            "DELETE FROM requests WHERE saga = ?",
+            "DELETE FROM events WHERE saga = ?",
+            "DELETE FROM sagas WHERE number = ?",
+        ):
+            self._cursor.execute(sql, (number,))
+
+    def sweep(self) -> None:
+        """Remove dags that no saga has."""
+        self._cursor.execute("DELETE FROM dags WHERE fingerprint NOT IN (SELECT fingerprint FROM sagas)")
+
+    def post(self, saga_id: str, verb: str, data: bytes, now: float) -> int:
+        """Leave a request; its number. Raises `SagaNotFound`."""
+        number, _ = self.reader.record(saga_id)
+        cursor = self._cursor.execute(
+            "INSERT INTO requests (saga, verb, data, at) VALUES (?, ?, ?, ?)", (number, verb, data, now)
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def answer(self, number: int, error: str) -> None:
+        """Answer a request that has no answer."""
+        self._cursor.execute(
+            "UPDATE requests SET error = ? WHERE number = ? AND error IS NULL", (error, number)
+        )
