@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from compensate.authoring.actions import Action
 from compensate.authoring.composing import encode_plain
-from compensate.authoring.placing import DEFAULT, Place
+from compensate.authoring.placing import Place
 from compensate.authoring.registry import ActionRegistry, action_names
 from compensate.authoring.sagas import Saga
 from compensate.authoring.tracing import with_after
@@ -36,10 +36,10 @@ from compensate.core.policy import Retry
 from compensate.errors import ActionNotFound, DefinitionError, SerializeFailed, SubsagaCreateFailed
 
 Input: TypeAlias = "Expr | Any"
-"""What a node takes: `output("node", ...)`, `param("name", ...)`, another expression of `core.dag`, or a plain value."""
+"""What a node takes: `output("node", ...)`, `param("name", ...)`, another expression, or a plain value."""
 
 _EXPRESSIONS: Final = (Ref, Value, Items, Fields)
-_LAST: Final = object()
+_LAST: Final[Any] = object()
 
 
 def output(node: str, *path: str | int) -> Ref:
@@ -234,7 +234,7 @@ class DagBuilder:
         self._after.setdefault(after, {})[before] = None
         return self
 
-    def build(self, *, output: Expr | None | object = _LAST) -> Dag:
+    def build(self, *, output: Expr | None = _LAST) -> Dag:
         """Make the dag. The builder can go on afterwards.
 
         Args:

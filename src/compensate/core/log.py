@@ -101,11 +101,43 @@ class Fold:
             i = self.plan.index.get(node)
             if i is None:
                 raise self._corrupt(event, "the dag has no such node")
+            self._check_node(i, event)
             self._apply_node(i, event)
         else:
+            self._check_saga(event)
             self._apply_saga(event)
         self.seq = event.seq
         self.epoch = event.epoch
+
+    def _check_node(self, i: int, event: Event) -> None:
+        """Refuse what the machine never decides; it needs no such check of itself."""
+        kind = event.type
+        if kind not in _ANSWERS and self.plan.kinds[i] != ACTION:
+            raise self._corrupt(event, "the node runs no action")
+        if kind == e.UNDO_STARTED and self.state[i] != s.UNDO_FAILED:
+            takes_none = self.plan.action(i).undo == "unknown"
+            if not self._has_to_undo(i) or (self.state[i] == s.IN_DOUBT and not takes_none):
+                raise self._corrupt(event, "there is nothing to undo, or no output to undo it with")
+        if kind == e.STARTED and self.rollback is not None and self.plan.action(i).undo != "output":
+            raise self._corrupt(event, "rollback has begun, and the node's undo needs no output")
+        if kind in _STARTS and i in self._given_up:
+            raise self._corrupt(event, "its attempts were used up, and nobody decided to retry")
+
+    def _check_saga(self, event: Event) -> None:
+        """Refuse an end that has not come, and a rollback that must not begin."""
+        kind = event.type
+        if kind == e.SAGA_ROLLBACK:
+            if not self.may_turn_back():
+                raise self._corrupt(event, "a pivot completed or is in flight")
+        elif kind in _ENDINGS:
+            if self.executing:
+                raise self._corrupt(event, "actions or undos still run")
+            if kind == e.SAGA_COMPLETED and self.state[self.plan.end] != s.COMPLETED:
+                raise self._corrupt(event, "not every node has completed")
+            if kind == e.SAGA_ROLLED_BACK and self.rollback is not None and self._live[ROOT]:
+                raise self._corrupt(event, "not every node is undone")
+            if kind == e.SAGA_STUCK and not (self._given_up or cast(e.SagaStuck, event.data).parked):
+                raise self._corrupt(event, "no node was given up")
 
     def _apply_node(self, i: int, event: Event) -> None:
         handler = _HANDLERS.get(event.type)
@@ -282,7 +314,7 @@ class Fold:
         begin = self.plan.partner.get(i, i)
         if self._missing[begin] or self.rollback is not None:
             raise self._corrupt(event, "its turn has not come")
-        if (event.type == e.EXPANDED) != (self.question(begin) == "items"):
+        if self.question(begin) != ("items" if event.type == e.EXPANDED else "when"):
             raise self._corrupt(event, "nobody asked")
         self.state[i] = after
         return begin
@@ -527,6 +559,9 @@ class Fold:
         return self._pivots_done > 0
 
 
+_ANSWERS: Final = frozenset({e.BRANCH_TAKEN, e.BRANCH_SKIPPED, e.EXPANDED})
+_STARTS: Final = frozenset({e.STARTED, e.UNDO_STARTED})
+_ENDINGS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
 _EXECUTING: Final = frozenset({s.RUNNING, s.UNDOING})
 _OPEN: Final = frozenset({s.RUNNING, s.ROLLING_BACK})
 _STARTED: Final = s.NODE[e.STARTED]

@@ -159,7 +159,9 @@ class Machine(Fold):
         if i in self.doubted and not clean:
             self.doubt(i, "failed_after_doubt", now, error=error, kinds=kinds, permanent=permanent)
             return
-        retry_at = None if permanent else self._retry_at(i, kinds, now)
+        # Run again in a rollback, a node that turns out clean needs neither another attempt nor an undo.
+        again = not permanent and not (clean and self.rollback is not None)
+        retry_at = self._retry_at(i, kinds, now) if again else None
         self._record_node(e.FAILED, i, self.attempt[i], now, e.Failed(error, retry_at, clean))
 
     def doubt(
@@ -293,7 +295,13 @@ class Machine(Fold):
             self._record(e.SAGA_PAUSED, now, e.Decided(who, why))
 
     def resume(self, now: float, *, who: str = "", why: str = "") -> None:
-        """Go on after `pause`. Does nothing if not paused."""
+        """Go on after `pause`. Does nothing if not paused.
+
+        Raises:
+            IllegalRequest: The saga is stuck: what it is stuck at has to be decided first.
+        """
+        if self.paused and self.status == s.STUCK:
+            raise self._illegal("resumed", "it is stuck; decide about its nodes first, or bring missing code back")
         if self.paused:
             self._record(e.SAGA_RESUMED, now, e.Decided(who, why))
 
@@ -336,6 +344,76 @@ class Machine(Fold):
 
     def _illegal(self, what: str, why: str) -> IllegalRequest:
         return IllegalRequest(f"saga {self.saga_id} cannot be {what}: {why}")
+
+    # -- the short way -----------------------------------------------------
+
+    @property
+    def calm(self) -> bool:
+        """Whether exactly one node runs and nothing else is going on: then `advance` and `retreat` may be used."""
+        return self.executing == 1 and not (
+            self.unsaved
+            or self._ready
+            or self._asks
+            or self.paused
+            or self._given_up
+            or self._late
+            or self._alarm != NEVER
+            or self.doubted
+            or self._lingering
+            or self.plan.pivots
+        )
+
+    def advance(self, i: int, output: bytes, now: float) -> int:
+        """`succeed` and `next` in one, for a link of a chain; the events are the same.
+
+        Only while `calm`, and nothing has been recorded since node `i` started.
+
+        Returns:
+            The node whose action is to be run next, once `unsaved` is durable; -1: ask `next`.
+        """
+        plan = self.plan
+        j = plan.successor[i]
+        if j < 0 or self.rollback is not None:
+            self.succeed(i, output, now)
+            return -1
+        names = plan.names
+        seq = self.seq
+        self.unsaved = [
+            Event(seq + 1, self.epoch, now, e.COMPLETED, names[i], self.attempt[i], e.Completed(output)),
+            Event(seq + 2, self.epoch, now, e.STARTED, names[j], 1, None),
+        ]
+        self.seq = seq + 2
+        state = self.state
+        state[i] = s.COMPLETED
+        state[j] = s.RUNNING
+        self.output[i] = output
+        self.attempt[j] = 1
+        self._missing[j] = 0
+        return j
+
+    def retreat(self, i: int, now: float) -> int:
+        """`undo_succeed` and `next` in one, for a link of a chain; as `advance`.
+
+        Returns:
+            The node whose undo is to be run next, once `unsaved` is durable; -1: ask `next`.
+        """
+        plan = self.plan
+        j = plan.predecessor[i]
+        if j < 0 or self._live[j] != 1 or self.state[j] != s.COMPLETED or plan.action(j).undo == "none":
+            self.undo_succeed(i, now)
+            return -1
+        names = plan.names
+        seq = self.seq
+        self.unsaved = [
+            Event(seq + 1, self.epoch, now, e.UNDONE, names[i], self.undo_attempt[i], None),
+            Event(seq + 2, self.epoch, now, e.UNDO_STARTED, names[j], 1, None),
+        ]
+        self.seq = seq + 2
+        self.state[i] = s.UNDONE
+        self.state[j] = s.UNDOING
+        self.undo_attempt[j] = 1
+        self._live[j] = 0
+        return j
 
     @property
     def starved(self) -> bool:

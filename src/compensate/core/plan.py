@@ -54,6 +54,8 @@ class Plan:
         partner: End bracket to begin bracket and back.
         asks: Nodes that need an answer before they go on: `when`, or a fan-out's size.
         inner: For each subsaga (by end bracket) its namespace.
+        successor: The action node that waits for this one alone, if that is all that waits for it; else -1.
+        predecessor: The action node for which alone this one waits; else -1.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """
 
@@ -77,6 +79,7 @@ class Plan:
         self._lay()
         self.missing: list[int] = [len(deps) for deps in self.deps]
         self.end = self.root.end
+        self.successor, self.predecessor = self._links()
 
     # -- laying flat -------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Plan:
             inner.begin = self._add(path, BEGIN, node, scope)
             end = inner.end = self._add(path, END, node, scope)
             self._pair(inner.begin, inner.end)
+            self._edge(inner.begin, inner.end)  # holds the order when the subsaga is skipped
             self.inner[end] = inner
         elif isinstance(node, ActionNode) and node.each is not None:
             begin = self._add(path, FAN_BEGIN, node, scope)
@@ -154,13 +158,27 @@ class Plan:
         self.deps[dependant].append(dep)
         self.dependants[dep].append(dependant)
 
+    def _links(self) -> tuple[list[int], list[int]]:
+        """The links of chains; see `Machine.advance`."""
+        successor, predecessor = [-1] * len(self.names), [-1] * len(self.names)
+        for i, kind in enumerate(self.kinds):
+            if kind != ACTION:
+                continue
+            after, before = self.dependants[i], self.deps[i]
+            if len(after) == 1 and self.kinds[after[0]] == ACTION and len(self.deps[after[0]]) == 1:
+                if after[0] not in self.asks:
+                    successor[i] = after[0]
+            if len(before) == 1 and self.kinds[before[0]] == ACTION:
+                predecessor[i] = before[0]
+        return successor, predecessor
+
     # -- fan-outs ----------------------------------------------------------
 
     def copy(self) -> Plan:
         """A plan of one saga's own, which may grow."""
         other = object.__new__(Plan)
         other.__dict__.update(self.__dict__)
-        for name in ("names", "kinds", "specs", "scopes", "position", "pivots", "missing"):
+        for name in ("names", "kinds", "specs", "scopes", "position", "pivots", "missing", "successor", "predecessor"):
             setattr(other, name, list(getattr(self, name)))
         other.deps = [list(deps) for deps in self.deps]
         other.dependants = [list(dependants) for dependants in self.dependants]
@@ -182,6 +200,8 @@ class Plan:
             self._edge(begin, i)
             self._edge(i, end)
             self.missing.append(1)
+            self.successor.append(-1)
+            self.predecessor.append(-1)
         self.missing[end] += count
         self.elements[end] = range(first, first + count)
         return self.elements[end]

@@ -231,8 +231,9 @@ class Caller:
             return await self._call_in_thread(i, partial(fn, *args, **kwargs), timeout)
         if timeout is None:
             return await fn(*args, **kwargs)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 return await fn(*args, **kwargs)
         except TimeoutError as error:
             self.expire(i)

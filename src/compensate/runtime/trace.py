@@ -38,7 +38,7 @@ class TraceRecord(msgspec.Struct, frozen=True):
     error: e.ErrorInfo | None
 
 
-_ENDS: Final = {
+_ENDS: Final[dict[str, tuple[Literal["do", "undo"], s.NodeState]]] = {
     e.COMPLETED: ("do", s.COMPLETED),
     e.FAILED: ("do", s.FAILED),
     e.IN_DOUBT: ("do", s.IN_DOUBT),
