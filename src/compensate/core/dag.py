@@ -270,6 +270,12 @@ def _cycle(edges: Mapping[str, tuple[str, ...]], within: Mapping[str, int]) -> l
 
 def _check_pivots(dag: Dag, edges: Mapping[str, tuple[str, ...]], where: str) -> None:
     """What may still fail once a pivot completed must be retriable, since nothing will be rolled back then."""
+    for node in dag.nodes:
+        if isinstance(node, ActionNode) and node.pivot and node.each is not None:
+            raise DefinitionError(
+                f"{where}: node {node.name!r} is a fan-out and cannot be a pivot, since only some of its elements "
+                "might complete; make an action that depends on it the pivot"
+            )
     pivots = [node.name for node in dag.nodes if any(inner.pivot for _, inner in _actions(node))]
     for pivot in pivots:
         before = {pivot}

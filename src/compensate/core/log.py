@@ -367,7 +367,8 @@ class Fold:
 
     def _on_let_go(self, i: int, event: Event) -> None:
         self._decided(i, event)
-        self._settle(i)
+        if i not in self._lingering:  # a thread that still runs holds back what the node depends on (S3)
+            self._settle(i)
 
     def _on_supplied(self, i: int, event: Event) -> None:
         self._decided(i, event)
