@@ -501,6 +501,8 @@ class Fold:
                 live[dep] -= 1
                 if live[dep] or dep in self._lingering:
                     continue
+                if self.state[dep] == s.PENDING:
+                    continue  # behind a bracket that was cut short or skipped: it holds nothing back
                 if self.plan.kinds[dep] == ACTION:
                     if self.state[dep] in _EXECUTING:
                         continue
