@@ -91,15 +91,25 @@ class Aws:
         time.sleep(self.pause)
         return output
 
-    def find(self, site: Site, kind: Kind, key: str, *, patiently: bool = False) -> str | None:
-        """The resource that was created under an idempotency key, or `None`."""
-        until = time.monotonic() + (self.settle if patiently and not site.endpoint_url else 0.0)
-        while True:
-            # More than one: only where EC2 listed the first too late for a second attempt to see it.
-            found = [str(resource[KINDS[kind][2]]) for resource in tagged(self.ec2(site), kind, KEY_TAG, key)]
-            if found or time.monotonic() >= until:
-                return min(found, default=None)
+    def find(self, site: Site, kind: Kind, key: str) -> str | None:
+        """The resource that an earlier attempt made under an idempotency key, or `None`."""
+        return min(self._under(site, kind, key), default=None)
+
+    def made(self, site: Site, kind: Kind, key: str, known: str | None) -> Iterator[str]:
+        """Everything that was made under a key, for its undo; `known` is the action's output, if there is one.
+
+        More than one thing only where EC2 listed the first too late for a second attempt to see it.
+        """
+        until = time.monotonic() + (0.0 if known or site.endpoint_url else self.settle)
+        while not (found := self._under(site, kind, key)) and time.monotonic() < until:
             time.sleep(0.5)
+        yield from sorted(found | {known} if known else found)
+
+    def _under(self, site: Site, kind: Kind, key: str) -> set[str]:
+        found: set[str] = set()
+        with calls():
+            found = {str(resource[KINDS[kind][2]]) for resource in tagged(self.ec2(site), kind, KEY_TAG, key)}
+        return found
 
 
 def _client(service: Literal["ec2", "sts"], region: str, endpoint_url: str | None) -> Any:
@@ -127,7 +137,7 @@ def calls(*fine: str) -> Iterator[None]:
     Raises:
         Unknown: The request was sent and no clear answer came: it may have taken effect.
         Permanent: It was refused for a reason that stays.
-        ClientError, ConnectionError: It took no effect and may be sent again.
+        ClientError, ConnectionError, WaiterError: It took no effect and may be tried again.
     """
     try:
         yield
@@ -135,14 +145,14 @@ def calls(*fine: str) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "")
         if code in fine:
             return
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-            raise Unknown(str(error)) from error
         if PASSING.search(code):
             raise
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+            raise Unknown(str(error)) from error
         raise Permanent(str(error)) from error
     except boto.HTTPClientError as error:  # a reply that was cut off or did not come
         raise Unknown(str(error)) from error
-    except boto.ConnectionError:  # nothing was sent
+    except (boto.ConnectionError, boto.WaiterError):  # nothing was sent; it was only looked for
         raise
     except boto.BotoCoreError as error:  # no credentials, no such region
         raise Permanent(str(error)) from error

@@ -35,7 +35,7 @@ def line_of(event: Event) -> str | None:
     if event.type == e.UNDONE:
         return _line("undo", YELLOW, event.node, "")
     if isinstance(data, e.Rollback):
-        return _line("rollback", YELLOW, "", data.why or data.cause)
+        return _line("rollback", YELLOW, "", f"{data.node} failed" if data.node else data.why or data.cause)
     if event.type in END:
         return _line("saga", END[event.type], "", event.type.removeprefix("saga_").replace("_", " "))
     return None

@@ -3,7 +3,7 @@
 Each action may run more than once (a retry, a crash before its result was recorded), so each looks for what it made
 before. Resources are found by a tag that holds the action's idempotency key; what has no tags (a route, an
 association) is found by what it joins. Each undo takes `None` too, for an action of which nobody knows whether it took
-effect: it then looks in the same way, deletes what it finds, and is content when nothing is there.
+effect. It deletes whatever stands under the action's key, and is content when nothing does.
 """
 
 from __future__ import annotations
@@ -74,10 +74,9 @@ def create_vpc(ctx: Ctx[Aws], site: Site, name: str, cidr: str) -> str:
 @create_vpc.undo(unknown=True, retry=TRIES)
 def delete_vpc(ctx: Ctx[Aws], vpc: str | None) -> None:
     site: Site = ctx.inputs["site"]
-    with calls("InvalidVpcID.NotFound"):
-        vpc = vpc or ctx.deps.find(site, "vpc", ctx.do_key, patiently=True)
-        if vpc:
-            ctx.deps.ec2(site).delete_vpc(VpcId=vpc)
+    for made in ctx.deps.made(site, "vpc", ctx.do_key, vpc):
+        with calls("InvalidVpcID.NotFound"):
+            ctx.deps.ec2(site).delete_vpc(VpcId=made)
 
 
 # --------------------------------------------------------- internet gateway ∥ subnets ∥ security group
@@ -100,15 +99,12 @@ def create_gateway(ctx: Ctx[Aws], site: Site, name: str, vpc: str) -> str:
 @create_gateway.undo(unknown=True, retry=TRIES)
 def delete_gateway(ctx: Ctx[Aws], gateway: str | None) -> None:
     site: Site = ctx.inputs["site"]
-    aws, ec2 = ctx.deps, ctx.deps.ec2(site)
-    with calls():
-        gateway = gateway or aws.find(site, "internet-gateway", ctx.do_key, patiently=True)
-    if gateway is None:
-        return
-    with calls("Gateway.NotAttached", "InvalidInternetGatewayID.NotFound"):
-        ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=ctx.inputs["vpc"])
-    with calls("InvalidInternetGatewayID.NotFound"):
-        ec2.delete_internet_gateway(InternetGatewayId=gateway)
+    ec2 = ctx.deps.ec2(site)
+    for made in ctx.deps.made(site, "internet-gateway", ctx.do_key, gateway):
+        with calls("Gateway.NotAttached", "InvalidInternetGatewayID.NotFound"):
+            ec2.detach_internet_gateway(InternetGatewayId=made, VpcId=ctx.inputs["vpc"])
+        with calls("InvalidInternetGatewayID.NotFound"):
+            ec2.delete_internet_gateway(InternetGatewayId=made)
 
 
 @action(retry=TRIES)
@@ -130,10 +126,9 @@ def create_subnet(ctx: Ctx[Aws], subnet: SubnetSpec, *, site: Site, name: str, v
 @create_subnet.undo(unknown=True, retry=TRIES)
 def delete_subnet(ctx: Ctx[Aws], subnet: str | None) -> None:
     site: Site = ctx.inputs["site"]
-    with calls("InvalidSubnetID.NotFound"):
-        subnet = subnet or ctx.deps.find(site, "subnet", ctx.do_key, patiently=True)
-        if subnet:
-            ctx.deps.ec2(site).delete_subnet(SubnetId=subnet)
+    for made in ctx.deps.made(site, "subnet", ctx.do_key, subnet):
+        with calls("InvalidSubnetID.NotFound"):
+            ctx.deps.ec2(site).delete_subnet(SubnetId=made)
 
 
 @action(retry=TRIES)
@@ -161,10 +156,9 @@ def create_security_group(ctx: Ctx[Aws], site: Site, name: str, vpc: str, ports:
 @create_security_group.undo(unknown=True, retry=TRIES)
 def delete_security_group(ctx: Ctx[Aws], group: str | None) -> None:
     site: Site = ctx.inputs["site"]
-    with calls("InvalidGroup.NotFound"):
-        group = group or ctx.deps.find(site, "security-group", ctx.do_key, patiently=True)
-        if group:
-            ctx.deps.ec2(site).delete_security_group(GroupId=group)
+    for made in ctx.deps.made(site, "security-group", ctx.do_key, group):
+        with calls("InvalidGroup.NotFound"):
+            ctx.deps.ec2(site).delete_security_group(GroupId=made)
 
 
 # -------------------------------------------------------------------------------------------- routing
@@ -190,10 +184,9 @@ def create_route_table(ctx: Ctx[Aws], site: Site, name: str, vpc: str) -> str:
 @create_route_table.undo(unknown=True, retry=TRIES)
 def delete_route_table(ctx: Ctx[Aws], table: str | None) -> None:
     site: Site = ctx.inputs["site"]
-    with calls("InvalidRouteTableID.NotFound"):
-        table = table or ctx.deps.find(site, "route-table", ctx.do_key, patiently=True)
-        if table:
-            ctx.deps.ec2(site).delete_route_table(RouteTableId=table)
+    for made in ctx.deps.made(site, "route-table", ctx.do_key, table):
+        with calls("InvalidRouteTableID.NotFound"):
+            ctx.deps.ec2(site).delete_route_table(RouteTableId=made)
 
 
 @action(retry=TRIES)

@@ -139,6 +139,19 @@ def _strangers(step: Step) -> dict[str, Any]:
     return {name: value for name, value in names.items() if isinstance(step.inputs.get(name), str)}
 
 
+def test_an_undo_removes_what_was_made_twice_because_the_first_was_listed_too_late(
+    aws: Aws, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = vpc_step(aws, site, "late")
+    with monkeypatch.context() as patch:
+        patch.setattr(aws, "find", lambda *_: None)
+        first, second = step.do(), step.do()
+    assert left(aws, site, "late") == {"vpc": 2}
+    step.undo(second)
+    assert first != second
+    assert left(aws, site, "late") == {}
+
+
 def test_wildcards_in_a_saga_id_do_not_reach_the_resources_of_other_sagas(aws: Aws, site: Site) -> None:
     ids = ["a1", "a*", "a?", "a[1]", "a\\"]
     vpcs = [vpc_step(aws, site, saga_id).do() for saga_id in ids]

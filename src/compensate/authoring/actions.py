@@ -343,6 +343,10 @@ def action(
     Works on `def` (runs in a worker thread) and `async def`. Each parameter and the return value need an annotation
     that can be stored. A first parameter annotated `Ctx[Deps]` gets the context and is not part of the inputs.
 
+    Write `object`, not `Any`, for what may be anything (`Ctx[object]`, `dict[str, object]`): mypy cannot tell the kinds
+    of functions apart where it finds `Any`, and then checks no calls of the action. The first parameter itself needs a
+    type of its own.
+
     Args:
         fn: The function, when used without parentheses.
         name: Under which registries and stored dags know the action; by default the function's own name. Stored

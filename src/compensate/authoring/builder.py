@@ -265,7 +265,7 @@ class DagBuilder:
                     raise ActionNotFound(f"{where}: {error}; register it before the dag is built") from None
         if output is _LAST:
             output = Ref(self._last(nodes, where))
-        elif not isinstance(output, (*_EXPRESSIONS, type(None))):
+        elif output is not None and type(output) not in _EXPRESSIONS:
             raise DefinitionError(
                 f"{where}: output is a {type(output).__name__}; give an expression, as output('node')"
             )

@@ -39,7 +39,7 @@ class Input:
 class Bound:
     """An action node joined to its action."""
 
-    __slots__ = ("action", "encode", "fn", "keyword", "plain", "positional", "scope", "spec")
+    __slots__ = ("action", "encode", "fn", "keyword", "link", "plain", "positional", "scope", "spec", "undo_link")
 
     def __init__(self, spec: ActionNode, action: Action[Any, Any], scope: Scope, kinds: list[int]) -> None:
         self.spec = spec
@@ -68,12 +68,22 @@ class Bound:
                 index = scope.index[expr.node]
                 if kinds[index] == ACTION:
                     source = index
-            into = self.keyword if gap or name in action.keyword else self.positional
+            into = self.keyword if gap or name in action.keyword_only else self.positional
             into.append(Input(name, expr, codec.decode, source))
         self.plain = (
             action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None and spec.each is None
         )
         """Whether the shortest way of calling it will do."""
+        self.link: Input | None = None
+        """Its one argument, if that is the whole output of another action: a link of a chain."""
+        if self.plain and len(self.positional) == 1 and self.positional[0].source >= 0:
+            self.link = self.positional[0]
+        self.undo_link = (
+            action.undo_fn is not None
+            and action.undo_is_async
+            and not action.undo_takes_ctx
+            and spec.undo_timeout is None
+        )
 
 
 class Bindings:

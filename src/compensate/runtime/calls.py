@@ -94,15 +94,22 @@ class Caller:
             else:
                 output = await self._act(i, attempt, bound)
         except BaseException as error:
-            self._failed(i, error)
+            self.failed(i, error)
             return
         try:
             data = bound.encode(output)
         except SerializeFailed as error:
-            self._remember(i, error)
-            execution.machine.doubt(i, "unstorable", clock.now(), error=error_info(error), permanent=True)
-            return
-        execution.machine.succeed(i, data, clock.now())
+            self.unstorable(i, error)
+        else:
+            execution.machine.succeed(i, data, clock.now())
+
+    def unstorable(self, i: int, error: SerializeFailed) -> None:
+        """The action of node `i` took effect and returned what the log cannot hold; again it would do the same."""
+        self._remember(i, error)
+        execution = self.execution
+        execution.machine.doubt(
+            i, "unstorable", execution.setting.clock.now(), error=error_info(error), permanent=True
+        )
 
     async def _act(self, i: int, attempt: int, bound: Bound) -> Any:
         execution = self.execution
@@ -124,7 +131,8 @@ class Caller:
             raise Unknown(f"node {execution.machine.plan.names[i]!r}: injected failure after its effect")
         return output
 
-    def _failed(self, i: int, error: BaseException) -> None:
+    def failed(self, i: int, error: BaseException) -> None:
+        """Record what it means that the action of node `i` raised; raises on what is no outcome."""
         execution = self.execution
         machine = execution.machine
         now = execution.setting.clock.now()
@@ -172,23 +180,25 @@ class Caller:
         bound = execution.bindings.of(i, machine)
         try:
             await self._undo(i, attempt, bound)
-        except asyncio.CancelledError as error:
-            if not self._is_ours(i):
-                raise
-            machine.undo_fail(i, error_info(error), execution.setting.clock.now())
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
         except BaseException as error:
-            self._remember(i, error)
-            execution.machine.undo_fail(
-                i,
-                error_info(error),
-                execution.setting.clock.now(),
-                kinds=kinds(error),
-                permanent=isinstance(error, Permanent | _Unreadable),
-            )
+            self.undo_failed(i, error)
         else:
             execution.machine.undo_succeed(i, execution.setting.clock.now())
+
+    def undo_failed(self, i: int, error: BaseException) -> None:
+        """Record what it means that the undo of node `i` raised; raises on what is no outcome."""
+        execution = self.execution
+        machine = execution.machine
+        now = execution.setting.clock.now()
+        if isinstance(error, asyncio.CancelledError):
+            if not self._is_ours(i):
+                raise error
+        elif isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise error
+        else:
+            self._remember(i, error)
+        permanent = isinstance(error, Permanent | _Unreadable)
+        machine.undo_fail(i, error_info(error), now, kinds=kinds(error), permanent=permanent)
 
     async def _undo(self, i: int, attempt: int, bound: Bound) -> None:
         execution = self.execution

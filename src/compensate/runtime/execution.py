@@ -10,7 +10,7 @@ request, an alarm) is handled by a side step on the same machine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -28,13 +28,16 @@ from compensate.core.machine import (
     RunUndo,
     WaitUntil,
 )
-from compensate.errors import Conflict, CorruptLog, Fenced, Unavailable
+from compensate.errors import Conflict, CorruptLog, Fenced, SerializeFailed, StoreError, Unavailable
 from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.calls import Caller
 from compensate.runtime.clock import Clock
 from compensate.runtime.inject import Inject
 from compensate.runtime.slots import Slots
-from compensate.stores.base import NewSaga, Store
+from compensate.stores.base import Done, NewSaga, Store, StoredSaga
+
+_LONGEST_STRETCH: Final = 64
+"""How many links of a chain are run before other sagas have their turn."""
 
 Observer = Callable[[str, Sequence[Event]], None]
 """Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
@@ -104,7 +107,7 @@ class Execution:
         self.exceptions: dict[str, BaseException] = {}
         self.stopping = False
         self.running: dict[int, asyncio.Task[Any]] = {}
-        """Node to the task in which its action or undo runs; in place: the driver's own."""
+        """Node to the task in which its action or undo runs, unless it runs in place."""
         self.cancelled: set[int] = set()
         """Nodes whose action was cancelled because a rollback's grace was over."""
         self.owner = ""
@@ -115,7 +118,8 @@ class Execution:
         self._waiter: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._side: asyncio.Task[None] | None = None
-        self._in_place = False
+        self._place = -1  # the node that runs in place, in the driver's own task
+        self._driver: asyncio.Task[Any] | None = None
         self._has_news = False
         self._broken: BaseException | None = None  # what a task raised that is no outcome of an action
         self.ended = False
@@ -153,8 +157,7 @@ class Execution:
                     self._commands = None
                 if len(commands) == 1 and not self.running:
                     command = commands[0]
-                    kind = type(command)
-                    if kind is RunAction or kind is RunUndo:
+                    if isinstance(command, RunAction | RunUndo):
                         await self._run_in_place(command)
                         continue
                 if self._carry_out(commands):
@@ -169,27 +172,97 @@ class Execution:
             self._disarm()
             self._notify()
 
-    async def _run_in_place(self, command: Command) -> None:
-        i = command.node  # type: ignore[union-attr]
-        task = asyncio.current_task()
-        assert task is not None
-        self.running[i] = task
-        self._in_place = True
+    async def _run_in_place(self, command: RunAction | RunUndo) -> None:
+        self._place = command.node
+        self._driver = asyncio.current_task()
         try:
-            await self._run(command)
+            if not self.machine.calm or self.setting.inject:
+                await self._run(command)
+            elif isinstance(command, RunAction):
+                await self._go_along(command)
+            else:
+                await self._go_back_along(command)
         finally:
-            self._in_place = False
-            del self.running[i]
+            self._place = -1
             if self.setting.slots is not None:
                 self.setting.slots.give()
             if self._side is not None:
                 side, self._side = self._side, None
                 await side
 
-    def _run(self, command: Command) -> Coroutine[Any, Any, None]:
+    async def _go_along(self, command: RunAction) -> None:
+        """Run a node, and the links of the chain behind it, as long as nothing else is going on.
+
+        What `drive` does at large, on the shortest path: this loop is what a saga's speed is made of.
+        """
+        machine, caller, bindings, now = self.machine, self._caller, self.bindings.list, self.setting.clock.now
+        append = self.setting.store.append
+        i = command.node
+        for _ in range(_LONGEST_STRETCH):
+            bound = bindings[i] if i < len(bindings) else None
+            if bound is None or bound.link is None or self._new is not None:
+                await caller.act(i, machine.attempt[i])
+                return
+            link = bound.link
+            seq = machine.seq
+            try:
+                given = machine.output[link.source]
+                assert given is not None
+                output = await bound.fn(link.decode(given))
+            except BaseException as error:
+                caller.failed(i, error)
+                return
+            try:
+                data = bound.encode(output)
+            except SerializeFailed as error:
+                caller.unstorable(i, error)
+                return
+            if machine.seq != seq or self.machine is not machine or self.stopping:
+                self.machine.succeed(i, data, now())
+                return
+            i = machine.advance(i, data, now())
+            if i < 0:
+                return
+            self._place = i
+            if not await self._save_link(append, machine, seq):
+                return
+        await asyncio.sleep(0)  # others have their turn
+        await caller.act(i, machine.attempt[i])
+
+    async def _go_back_along(self, command: RunUndo) -> None:
+        """The same the other way."""
+        machine, caller, bindings, now = self.machine, self._caller, self.bindings.list, self.setting.clock.now
+        append = self.setting.store.append
+        i = command.node
+        for _ in range(_LONGEST_STRETCH):
+            bound = bindings[i] if i < len(bindings) else None
+            data = machine.output[i]
+            if bound is None or not bound.undo_link or data is None:
+                await caller.undo(i, machine.undo_attempt[i])
+                return
+            action = bound.action
+            seq = machine.seq
+            try:
+                assert action.undo_fn is not None
+                await action.undo_fn(action.output.decode(data))
+            except BaseException as error:
+                caller.undo_failed(i, error)
+                return
+            if machine.seq != seq or self.machine is not machine or self.stopping:
+                self.machine.undo_succeed(i, now())
+                return
+            i = machine.retreat(i, now())
+            if i < 0:
+                return
+            self._place = i
+            if not await self._save_link(append, machine, seq):
+                return
+        await asyncio.sleep(0)
+        await caller.undo(i, machine.undo_attempt[i])
+
+    def _run(self, command: RunAction | RunUndo) -> Coroutine[Any, Any, None]:
         if isinstance(command, RunAction):
             return self._caller.act(command.node, command.attempt)
-        assert isinstance(command, RunUndo)
         return self._caller.undo(command.node, command.attempt)
 
     def _next(self) -> list[Command]:
@@ -243,7 +316,7 @@ class Execution:
         self.wake()
 
     def _cancel(self, i: int) -> None:
-        task = self.running.get(i)
+        task = self._driver if i == self._place else self.running.get(i)
         if task is not None and i not in self.cancelled:
             self.cancelled.add(i)
             self._caller.expire(i)
@@ -266,7 +339,7 @@ class Execution:
         """There is news: the machine is to be asked again. `False`: the execution is over."""
         if self.ended:
             return False
-        if self._in_place:
+        if self._place >= 0:
             if self._side is None and not self.stopping:
                 self._side = asyncio.create_task(self._side_step())
         elif self._waiter is None:
@@ -324,34 +397,47 @@ class Execution:
             else:
                 done = store.append(machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING)
             if done is not None:
-                self._saving = asyncio.get_running_loop().create_future()
-                try:
-                    await done
-                finally:
-                    self._saving.set_result(None)
-                    self._saving = None
+                await self._until(done)
         except (Conflict, Unavailable) as error:
             if self._new is not None:
                 raise
-            self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
-            await self._read_again(events)
+            await self._read_again(events, error)
             return False
         self._new = None
         self._tell(events)
         return True
 
-    async def _read_again(self, lost: list[Event]) -> None:
+    async def _save_link(self, append: Callable[..., Done], machine: Machine, seq: int) -> bool:
+        """`_save` on the shortest path."""
+        if self._saving is not None:
+            return await self._save()
+        events = machine.unsaved
+        machine.unsaved = []
+        try:
+            done = append(machine.saga_id, machine.epoch, seq, events, machine.status)
+            if done is not None:
+                await self._until(done)
+        except (Conflict, Unavailable) as error:
+            await self._read_again(events, error)
+            return False
+        if self._watchers or self.setting.observers:
+            self._tell(events)
+        return True
+
+    async def _until(self, done: Awaitable[None]) -> None:
+        """Wait for a write; nobody else writes meanwhile."""
+        self._saving = asyncio.get_running_loop().create_future()
+        try:
+            await done
+        finally:
+            self._saving.set_result(None)
+            self._saving = None
+
+    async def _read_again(self, lost: list[Event], error: StoreError) -> None:
         """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again."""
-        delay = 0.05
+        self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
         old = self.machine
-        while True:
-            try:
-                stored = await self.setting.store.load(self.id)
-                break
-            except (Unavailable, Conflict) as error:
-                self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+        stored = await self._load_patiently()
         if stored.record.epoch != old.epoch:
             raise Fenced(f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}")
         machine = Machine.fold(self.bindings.plan, self.id, stored.events, old.epoch, old.grace)
@@ -364,7 +450,17 @@ class Execution:
                     machine.record_again(event, now)
                 except CorruptLog:
                     continue  # it is in the log already
-        machine.interrupted(now, except_for=self.running)
+        machine.interrupted(now, except_for={self._place, *self.running})
+
+    async def _load_patiently(self) -> StoredSaga:
+        delay = 0.05
+        while True:
+            try:
+                return await self.setting.store.load(self.id)
+            except (Unavailable, Conflict) as error:
+                self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
 
     @staticmethod
     def _asked_for(event: Event) -> bool:
@@ -425,7 +521,10 @@ class Execution:
 
     def abandon(self) -> None:
         """Cancel what still runs; it is in doubt, and the log says that it started."""
-        for i, task in list(self.running.items()):
+        running = dict(self.running)
+        if self._place >= 0 and self._driver is not None:
+            running[self._place] = self._driver
+        for i, task in running.items():
             self._caller.expire(i)
             task.cancel()
 
