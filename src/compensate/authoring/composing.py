@@ -50,7 +50,7 @@ def compose(value: Any, codec: TypeCodec[Any], tracer: object, where: str) -> Ex
         if reason := misfit(source.type, codec.type):
             raise DefinitionError(f"{where}: {source.shown} does not fit {type_name(codec.type)}: {reason}")
         return source.ref()
-    if not _holds_reference(value):
+    if not holds_reference(value):
         return Value(Raw(encode_plain(value, codec, where)))
     for tp in members(codec.type):
         parts = _parts(value, tp, where)
@@ -94,7 +94,7 @@ def refuse_mark(data: bytes, where: str) -> bytes:
 
 
 def _inner(part: Any, tp: Any, tracer: object, where: str) -> Expr:
-    if isinstance(part, Value):  # a Struct's tag
+    if type(part) is Value:  # a Struct's tag
         return part
     try:
         codec = _codec(tp, where="value")
@@ -103,7 +103,8 @@ def _inner(part: Any, tp: Any, tracer: object, where: str) -> Expr:
     return compose(part, codec, tracer, where)
 
 
-def _holds_reference(value: Any) -> bool:
+def holds_reference(value: Any) -> bool:
+    """Whether there is a reference in the value, at any depth."""
     open_ = [value]
     while open_:
         one: Any = open_.pop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Raw
 
-from compensate.authoring.composing import compose, own, refuse_mark
+from compensate.authoring.composing import compose, holds_reference, own, refuse_mark
 from compensate.authoring.refs import Reference, Source, source_of
 from compensate.authoring.signatures import author_line, members, misfit, subclass_of
 from compensate.codec import TypeCodec, encode_any, type_codec
@@ -83,6 +83,10 @@ class Tracer:
     def constant(self, value: Any, name: str | None, label: str) -> Any:
         """Make a constant node."""
         where = f"{author_line()}: constant"
+        if holds_reference(value):
+            raise DefinitionError(
+                f"{where}: a constant is known now, and this holds a reference; pass it on as it is"
+            )
         try:
             data = refuse_mark(encode_any(value, where=where), where)
         except SerializeFailed as error:
