@@ -37,6 +37,8 @@ D = TypeVar("D")
 
 logger = logging.getLogger("compensate")
 
+_END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
+
 _BATCH: Final = 1_000
 """How many sagas are claimed at once."""
 
@@ -57,6 +59,8 @@ class Coordinator(Generic[D]):
         poll: Seconds between looks for orphaned sagas and operators' requests.
         grace: Seconds for which a rollback by request or deadline waits for running actions before it cancels them.
         drain: Seconds for which the exit waits for running actions.
+        recover: Whether it goes on, at entry and later, with every saga that nobody alive owns. `False`: only with
+            those that are started, adopted or asked for here, as a tool wants that came for one saga.
         max_actions: How many actions and undos run at once.
         threads: How many of those may be plain functions, each in a worker thread.
         clock: Where time comes from.
@@ -77,6 +81,7 @@ class Coordinator(Generic[D]):
         poll: float = 1.0,
         grace: float = 30.0,
         drain: float = 10.0,
+        recover: bool = True,
         max_actions: int = 1_000,
         threads: int = 32,
         clock: Clock | None = None,
@@ -95,6 +100,7 @@ class Coordinator(Generic[D]):
         self._lease = lease
         self._poll = poll
         self._drain = drain
+        self._recovers = recover
         self._stop_on = stop_on
         self._clock = clock or SystemClock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compensate")
@@ -180,7 +186,7 @@ class Coordinator(Generic[D]):
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def _recover(self, *, parked: bool = False) -> None:
-        while True:
+        while self._recovers:
             claimed = await self.store.claim(self.owner, self._clock.now(), limit=_BATCH, parked=parked)
             await self._host.adopt_all(claimed)
             if len(claimed) < _BATCH:
@@ -250,7 +256,16 @@ class Coordinator(Generic[D]):
             Unavailable: The outcome is unknown; start it again under the same id.
             Stopped: The coordinator is shutting down.
         """
-        params = saga.encode_params(*args, **kwargs)
+        return await self._start(saga, saga.encode_params(*args, **kwargs))
+
+    async def start_json(self, saga: Saga[..., T], params: bytes) -> Run[T]:
+        """As `start`, with the params as a JSON object by name, as tools get them.
+
+        Raises: As `start`.
+        """
+        return await self._start(saga, saga.read_params(params))
+
+    async def _start(self, saga: Saga[..., T], params: bytes) -> Run[T]:
         saga_id = saga.saga_id
         if saga_id is None:
             saga_id = uuid.uuid4().hex
@@ -268,7 +283,7 @@ class Coordinator(Generic[D]):
             raise
         return Run(self, saga_id, saga, execution)
 
-    async def _start_again(self, saga: Saga[P, T], saga_id: str, params: bytes) -> Run[T]:
+    async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes) -> Run[T]:
         stored = await self.store.load(saga_id)
         created = stored.events[0].data
         assert isinstance(created, e.Created)
@@ -279,11 +294,29 @@ class Coordinator(Generic[D]):
                 f"saga {saga_id}: the id is taken by a saga {stored.record.name!r} with {what} "
                 f"({stored.record.status}); nothing was changed; choose another id, or look at it with get()"
             )
-        if stored.record.status not in s.ENDS and saga_id not in self._host.live:
-            claimed = await self.store.claim_one(saga_id, self.owner, self._clock.now())
-            if claimed is not None:
-                await self._host.adopt(claimed)
+        await self._adopt(stored.record)
         return Run(self, saga_id, saga)
+
+    async def adopt(self, saga_id: str) -> Run[Any]:
+        """Go on with one saga, if it has not ended and nobody alive owns it. In any case the run follows it.
+
+        A saga whose code is not here is parked; `Snapshot.misfit` tells beforehand.
+
+        Raises:
+            SagaNotFound: There is none.
+            CorruptLog: Its log is damaged. Nothing was changed.
+            Stopped: The coordinator is shutting down.
+        """
+        self.check_running(saga_id)
+        await self._adopt(await self.record(saga_id))
+        return self.attach(saga_id)
+
+    async def _adopt(self, record: SagaRecord) -> None:
+        if (record.status in s.ENDS and not record.parked) or record.id in self._host.live:
+            return
+        claimed = await self.store.claim_one(record.id, self.owner, self._clock.now())
+        if claimed is not None and record.id not in self._host.live:
+            await self._host.adopt(claimed)
 
     def attach(self, saga_id: str) -> Run[Any]:
         """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
@@ -332,19 +365,27 @@ class Coordinator(Generic[D]):
 
     async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:
         """See `Run.events`."""
+        ended: bool | None = None  # whether it had ended before the first event that is asked for; `None`: not looked
         while True:
             execution = self.execution(saga_id)
             watcher = None if execution is None else execution.watch()
-            record = await self.record(saga_id)
-            for event in await self.store.events(saga_id, after):
+            try:
+                events = await self.store.events(saga_id, after)
+                if ended is None:
+                    ended = not events and (await self.record(saga_id)).status in s.ENDS
+            except Unavailable:
+                self.check_running(saga_id)  # it is the store of a coordinator that was closed
+                raise
+            for event in events:
                 after = event.seq
                 yield event
-            if record.status in s.ENDS and record.last_seq <= after:
+            if ended or (events and events[-1].type in _END_EVENTS):
                 return
             self.check_running(saga_id)
             if watcher is not None:
                 await watcher
             else:
+                self.check_sound(saga_id)
                 await asyncio.sleep(min(self._poll, 0.2))
 
     async def wait_for_end(self, saga_id: str) -> bool:

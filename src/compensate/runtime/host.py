@@ -138,11 +138,14 @@ class Host:
         now = self.setting.clock.now()
         missing = execution.bindings.missing or unreadable(machine, execution.bindings)
         if missing:
+            if change is not None:
+                # Who asks without having the code must not park what others can go on with.
+                raise IllegalRequest(
+                    f"saga {execution.id}: {missing}; nothing was changed; ask again where code that knows it is loaded"
+                )
             if machine.status not in s.ENDS:
                 machine.park(missing, now)
                 self.setting.report(f"saga {execution.id} is parked", NotFound(missing))
-            if change is not None:
-                raise IllegalRequest(f"saga {execution.id} is parked: {missing}; nothing can be asked of it until then")
             return False
         if machine.stuck is not None and machine.stuck.parked:
             machine.unpark(now)

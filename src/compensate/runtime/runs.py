@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from compensate.authoring import Saga
+from compensate.authoring import ActionRegistry, Saga
 from compensate.codec import records as r
 from compensate.core import events as e
 from compensate.core import states as s
@@ -13,8 +13,8 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.plan import Plan
-from compensate.errors import RolledBack, SagaError, Stuck
-from compensate.runtime.bindings import Values
+from compensate.errors import NotFound, RolledBack, SagaError, Stuck
+from compensate.runtime.bindings import Bindings, Values, unreadable
 from compensate.runtime.failures import revive
 from compensate.stores.base import SagaRecord, StoredSaga
 
@@ -69,6 +69,17 @@ class Snapshot:
         """
         fold = self.fold
         return r.from_json(Values(fold).output(fold.plan.index[node] if node else fold.plan.end))
+
+    def misfit(self, registry: ActionRegistry) -> str:
+        """Why the saga could not be gone on with by these actions; `""` if it could. Changes nothing.
+
+        An action is unknown or takes other params, or what is recorded no longer decodes.
+        """
+        try:
+            bindings = Bindings(self.fold.plan, registry.get)
+        except NotFound as error:
+            return str(error)
+        return unreadable(self.fold, bindings)
 
     def stuck(self) -> tuple[e.StuckNode, ...]:
         """The nodes that need an operator, why, and what can be chosen."""
