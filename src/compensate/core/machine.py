@@ -21,7 +21,7 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.log import NEVER, VERBS, Fold, Question
 from compensate.core.names import key
-from compensate.core.plan import ACTION, ROOT, Plan
+from compensate.core.plan import ACTION, LAST, ROOT, Plan
 from compensate.errors import CorruptLog, IllegalRequest
 
 UNBOUNDED: Final = 1 << 60
@@ -369,13 +369,18 @@ class Machine(Fold):
         Only while `calm`, and nothing has been recorded since node `i` started.
 
         Returns:
-            The node whose action is to be run next, once `unsaved` is durable; -1: ask `next`.
+            The node whose action is to be run next, once `unsaved` is durable; `LAST`: the saga has completed; -1: ask
+            `next`.
         """
         plan = self.plan
         j = plan.successor[i]
-        if j < 0 or self.rollback is not None:
+        if j == -1 or self.rollback is not None:
             self.succeed(i, output, now)
             return -1
+        if j == LAST:
+            self.succeed(i, output, now)
+            self._record(e.SAGA_COMPLETED, now, None)
+            return LAST
         names = plan.names
         seq = self.seq
         self.unsaved = [
@@ -468,7 +473,7 @@ class Machine(Fold):
         return RunAction(i, attempt)
 
     def _ask(self, commands: list[Command]) -> bool:
-        for i in self._asks:
+        for i in dict.fromkeys(self._asks):  # a log read again may have queued a node twice
             question = self.question(i)
             if question is not None:
                 commands.append(Ask(i, question))
