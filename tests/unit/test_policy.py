@@ -1,0 +1,97 @@
+"""Retry policies: what they allow, how long they wait, what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compensate.core.policy import ONCE, UNDO, Retry, qualified
+from compensate.errors import DefinitionError
+
+LOOKUP = [qualified(kind) for kind in KeyError.__mro__]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"attempts": 0},
+        {"attempts": -1},
+        {"first": -0.1},
+        {"first": float("inf")},
+        {"first": float("nan")},
+        {"factor": 0.9},
+        {"factor": float("nan")},
+        {"factor": float("inf")},
+        {"longest": -1},
+        {"longest": float("nan")},
+        {"jitter": 1.1},
+        {"jitter": -0.1},
+        {"jitter": float("nan")},
+    ],
+    ids=str,
+)
+def test_a_policy_that_makes_no_sense_is_refused_and_named(how: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=f"Retry: {next(iter(how))} is "):
+        Retry(**how)
+
+
+def test_attempts_count_the_first_one() -> None:
+    assert not ONCE.allows(1, LOOKUP)
+    retry = Retry(3)
+    assert [retry.allows(failures, LOOKUP) for failures in (1, 2, 3, 4)] == [True, True, False, False]
+
+
+def test_an_undo_gets_five_attempts_by_default() -> None:
+    assert [UNDO.allows(failures, ()) for failures in (4, 5)] == [True, False]
+    assert sum(UNDO.delay(failures, "") for failures in range(1, 5)) == 7.5
+
+
+def test_on_and_never_hold_for_subclasses_too_and_never_wins() -> None:
+    assert Retry(2, on=LookupError).allows(1, LOOKUP)
+    assert not Retry(2, on=ValueError).allows(1, LOOKUP)
+    assert not Retry(2, never=LookupError).allows(1, LOOKUP)
+    assert not Retry(2, on=KeyError, never=Exception).allows(1, LOOKUP)
+    assert Retry(2, on=[ValueError, "builtins.KeyError"]).allows(1, LOOKUP)
+
+
+def test_classes_are_kept_by_their_qualified_names() -> None:
+    assert Retry(2, on=KeyError).on == ("builtins.KeyError",)
+    assert Retry(2, on=(KeyError, DefinitionError)).on == (
+        "builtins.KeyError",
+        "compensate.errors.DefinitionError",
+    )
+
+
+def test_delays_grow_by_the_factor_up_to_the_longest() -> None:
+    retry = Retry(9, first=1.0, factor=3.0, longest=20.0)
+    assert [retry.delay(failures, "k") for failures in (1, 2, 3, 4)] == [1.0, 3.0, 9.0, 20.0]
+
+
+def test_a_delay_that_overflows_is_the_longest() -> None:
+    assert Retry(10**6, first=1.0, factor=10.0, longest=7.0).delay(10**5, "k") == 7.0
+
+
+@given(
+    st.floats(0, 1),
+    st.floats(0, 1e6),
+    st.floats(1, 100),
+    st.floats(0, 1e6),
+    st.integers(1, 10_000),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_jitter_only_shortens_and_is_the_same_for_the_same_key_and_attempt(
+    jitter: float, first: float, factor: float, longest: float, failures: int, salt: str
+) -> None:
+    plain = Retry(2, first, factor, longest)
+    varied = Retry(2, first, factor, longest, jitter)
+    whole = plain.delay(failures, salt)
+    delay = varied.delay(failures, salt)
+    assert whole * (1 - jitter) - 1e-6 <= delay <= whole
+    assert delay == varied.delay(failures, salt)
+
+
+def test_jitter_varies_between_keys() -> None:
+    assert len({Retry(2, jitter=1.0).delay(1, f"k{i}") for i in range(100)}) > 90
