@@ -33,7 +33,6 @@ class Fold:
     Args:
         plan: The dag, laid flat.
         saga_id: The saga's id; keys and jitter are made of it.
-        epoch: Fencing token under which new events are written.
 
     Attributes:
         epoch: Highest epoch seen.
@@ -44,18 +43,26 @@ class Fold:
         executing: How many actions and undos run.
     """
 
+    # What most sagas never touch stands on the class: a saga's making is on the path of every saga.
+    epoch = 0
+    seq = 0
+    status: s.SagaStatus | None = None
+    paused = False
+    params = b""
+    created: e.Created | None = None
+    rollback: e.Rollback | None = None
+    stuck: e.SagaStuck | None = None
+    executing = 0
+    _alarm = NEVER
+    _to_cancel = NEVER
+    _late = False
+    _pivots_done = 0
+    _own_plan = False
+
     def __init__(self, plan: Plan, saga_id: str) -> None:
         n = len(plan.names)
         self.plan = plan
         self.saga_id = saga_id
-        self.epoch = 0
-        self.seq = 0
-        self.status: s.SagaStatus | None = None
-        self.paused = False
-        self.params = b""
-        self.created: e.Created | None = None
-        self.rollback: e.Rollback | None = None
-        self.stuck: e.SagaStuck | None = None
         self.state: list[s.NodeState] = [s.PENDING] * n
         self.output: list[bytes | None] = [None] * n
         self.attempt: list[int] = [0] * n
@@ -65,24 +72,18 @@ class Fold:
         self.errors: dict[int, e.Failed | e.InDoubt] = {}
         self.undo_errors: dict[int, e.UndoFailed] = {}
         self.doubted: set[int] = set()
-        self.executing = 0
         self._missing = plan.missing[:]
         self._live: list[int] = []
         self._ready: deque[int] = deque()
         self._queued = bytearray(n)
-        self._asks: deque[int] = deque()
+        self._asks: list[int] = []
         self._given_up: dict[int, str] = {}
         self._rerun: set[int] = set()
         self._due: dict[int, float] = {}
         self._timers: list[tuple[float, int]] = []
-        self._alarm = NEVER
         self._taken: set[int] = set()
         self._lingering: set[int] = set()
         self._held: set[int] = set()
-        self._to_cancel = NEVER
-        self._late = False
-        self._pivots_done = 0
-        self._own_plan = False
 
     # -- events ------------------------------------------------------------
 

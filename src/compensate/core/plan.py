@@ -25,6 +25,10 @@ ROOT: Final = 0
 """Index of the outermost begin bracket."""
 
 
+LAST: Final = -2
+"""In `Plan.successor`: the saga's end."""
+
+
 class Scope:
     """The namespace of one subsaga (or of the saga): what its names and params stand for."""
 
@@ -54,7 +58,8 @@ class Plan:
         partner: End bracket to begin bracket and back.
         asks: Nodes that need an answer before they go on: `when`, or a fan-out's size.
         inner: For each subsaga (by end bracket) its namespace.
-        successor: The action node that waits for this one alone, if that is all that waits for it; else -1.
+        successor: The action node that waits for this one alone, if that is all that waits for it; `LAST` if only the
+            saga's end waits; else -1.
         predecessor: The action node for which alone this one waits; else -1.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """
@@ -165,8 +170,10 @@ class Plan:
             if kind != ACTION:
                 continue
             after, before = self.dependants[i], self.deps[i]
-            if len(after) == 1 and self.kinds[after[0]] == ACTION and len(self.deps[after[0]]) == 1:
-                if after[0] not in self.asks:
+            if len(after) == 1 and len(self.deps[after[0]]) == 1:
+                if after[0] == self.end:
+                    successor[i] = LAST
+                elif self.kinds[after[0]] == ACTION and after[0] not in self.asks:
                     successor[i] = after[0]
             if len(before) == 1 and self.kinds[before[0]] == ACTION:
                 predecessor[i] = before[0]

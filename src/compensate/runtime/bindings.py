@@ -75,8 +75,8 @@ class Bound:
         )
         """Whether the shortest way of calling it will do."""
         self.link: Input | None = None
-        """Its one argument, if that is the whole output of another action: a link of a chain."""
-        if self.plain and len(self.positional) == 1 and self.positional[0].source >= 0:
+        """Its one argument, if it has one and the shortest way will do: a link of a chain."""
+        if self.plain and len(self.positional) == 1:
             self.link = self.positional[0]
         self.undo_link = (
             action.undo_fn is not None

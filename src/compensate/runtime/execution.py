@@ -150,9 +150,11 @@ class Execution:
                 commands = self._commands
                 if commands is None:
                     commands = self._next()
-                    if self.machine.unsaved and not await self._save():
-                        self._give_back(commands)
-                        continue
+                    if self.machine.unsaved:
+                        saved = self._append()
+                        if saved is not None and not await saved:
+                            self._give_back(commands)
+                            continue
                 else:
                     self._commands = None
                 if len(commands) == 1 and not self.running:
@@ -196,19 +198,17 @@ class Execution:
         What `drive` does at large, on the shortest path: this loop is what a saga's speed is made of.
         """
         machine, caller, bindings, now = self.machine, self._caller, self.bindings.list, self.setting.clock.now
-        append = self.setting.store.append
         i = command.node
         for _ in range(_LONGEST_STRETCH):
             bound = bindings[i] if i < len(bindings) else None
-            if bound is None or bound.link is None or self._new is not None:
+            if bound is None or bound.link is None:
                 await caller.act(i, machine.attempt[i])
                 return
             link = bound.link
             seq = machine.seq
             try:
-                given = machine.output[link.source]
-                assert given is not None
-                output = await bound.fn(link.decode(given))
+                given = machine.output[link.source] if link.source >= 0 else None
+                output = await bound.fn(link.decode(given or self.values.data(link, bound, i)))
             except BaseException as error:
                 caller.failed(i, error)
                 return
@@ -221,10 +221,11 @@ class Execution:
                 self.machine.succeed(i, data, now())
                 return
             i = machine.advance(i, data, now())
-            if i < 0:
+            if i == -1:
                 return
             self._place = i
-            if not await self._save_link(append, machine, seq):
+            done = self._append()
+            if (done is not None and not await done) or i < 0:
                 return
         await asyncio.sleep(0)  # others have their turn
         await caller.act(i, machine.attempt[i])
@@ -232,7 +233,6 @@ class Execution:
     async def _go_back_along(self, command: RunUndo) -> None:
         """The same the other way."""
         machine, caller, bindings, now = self.machine, self._caller, self.bindings.list, self.setting.clock.now
-        append = self.setting.store.append
         i = command.node
         for _ in range(_LONGEST_STRETCH):
             bound = bindings[i] if i < len(bindings) else None
@@ -255,7 +255,8 @@ class Execution:
             if i < 0:
                 return
             self._place = i
-            if not await self._save_link(append, machine, seq):
+            done = self._append()
+            if done is not None and not await done:
                 return
         await asyncio.sleep(0)
         await caller.undo(i, machine.undo_attempt[i])
@@ -378,6 +379,47 @@ class Execution:
 
     # -- saving ------------------------------------------------------------
 
+    def _append(self) -> Awaitable[bool] | None:
+        """Write what is unsaved. `None`: it is durable; otherwise the awaitable says what `_save` returns."""
+        if self._saving is not None:
+            return self._save()
+        machine = self.machine
+        events = machine.unsaved
+        machine.unsaved = []
+        try:
+            if self._new is None:
+                done = self.setting.store.append(
+                    machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING
+                )
+            else:
+                done = self.setting.store.create(self._new(events), self.owner)
+        except (Conflict, Unavailable) as error:
+            if self._new is not None:
+                raise
+            return self._read_again(events, error)
+        if done is not None:
+            return self._until(done, events)
+        self._new = None
+        if self._watchers or self.setting.observers:
+            self._tell(events)
+        return None
+
+    async def _until(self, done: Awaitable[None], events: list[Event]) -> bool:
+        """Wait for a write; nobody else writes meanwhile."""
+        self._saving = asyncio.get_running_loop().create_future()
+        try:
+            await done
+        except (Conflict, Unavailable) as error:
+            if self._new is not None:
+                raise
+            return await self._read_again(events, error)
+        finally:
+            self._saving.set_result(None)
+            self._saving = None
+        self._new = None
+        self._tell(events)
+        return True
+
     async def _save(self) -> bool:
         """Make what the machine decided durable.
 
@@ -386,54 +428,12 @@ class Execution:
         """
         while self._saving is not None:
             await self._saving
-        machine = self.machine
-        events = machine.take()
-        if not events:
+        if not self.machine.unsaved:
             return True
-        store = self.setting.store
-        try:
-            if self._new is not None:
-                done = store.create(self._new(events), self.owner)
-            else:
-                done = store.append(machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING)
-            if done is not None:
-                await self._until(done)
-        except (Conflict, Unavailable) as error:
-            if self._new is not None:
-                raise
-            await self._read_again(events, error)
-            return False
-        self._new = None
-        self._tell(events)
-        return True
+        done = self._append()
+        return done is None or await done
 
-    async def _save_link(self, append: Callable[..., Done], machine: Machine, seq: int) -> bool:
-        """`_save` on the shortest path."""
-        if self._saving is not None:
-            return await self._save()
-        events = machine.unsaved
-        machine.unsaved = []
-        try:
-            done = append(machine.saga_id, machine.epoch, seq, events, machine.status)
-            if done is not None:
-                await self._until(done)
-        except (Conflict, Unavailable) as error:
-            await self._read_again(events, error)
-            return False
-        if self._watchers or self.setting.observers:
-            self._tell(events)
-        return True
-
-    async def _until(self, done: Awaitable[None]) -> None:
-        """Wait for a write; nobody else writes meanwhile."""
-        self._saving = asyncio.get_running_loop().create_future()
-        try:
-            await done
-        finally:
-            self._saving.set_result(None)
-            self._saving = None
-
-    async def _read_again(self, lost: list[Event], error: StoreError) -> None:
+    async def _read_again(self, lost: list[Event], error: StoreError) -> bool:
         """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again."""
         self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
         old = self.machine
@@ -451,6 +451,7 @@ class Execution:
                 except CorruptLog:
                     continue  # it is in the log already
         machine.interrupted(now, except_for={self._place, *self.running})
+        return False
 
     async def _load_patiently(self) -> StoredSaga:
         delay = 0.05
