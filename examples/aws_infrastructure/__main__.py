@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
-import json
 import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -181,14 +180,14 @@ async def follow(run: Run[Network], name: str, after: int = 0) -> int:
         if line := line_of(event):
             print(line, flush=True)
     try:
-        built = await run.result()
+        await run.result()
     except RolledBack as error:
         print(f"{name}: rolled back, nothing is left ({error.reason})")
         return ROLLED_BACK
     except Stuck as error:
-        print(f"{name}: {error}\nTell it by: compensate retry|skip|resolve {run.id} NODE", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return STUCK
-    print(f"{name}: {json.dumps(built if isinstance(built, dict) else vars(built))}")
+    print(f"{name}: deployed")
     return OK
 
 
@@ -204,7 +203,7 @@ def store_url(options: argparse.Namespace) -> str:
 
 
 @asynccontextmanager
-async def reading(url: str) -> AsyncIterator[Store]:
+async def reading(url: str) -> AsyncGenerator[Store]:
     """The store alone, to look into it."""
     store = open_store(url)
     await store.open()

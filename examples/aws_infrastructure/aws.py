@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -57,8 +57,8 @@ class Aws:
     """The deps of the saga: one EC2 client for each site, shared by all threads.
 
     Args:
-        pause: Seconds to wait after each effect and before it is recorded. For watching a run, and for killing it
-            at the worst moment.
+        pause: Seconds to wait after each effect (of an action or an undo) and before it is recorded. For watching a
+            run, and for killing it at the worst moment.
         settle: Seconds for which an undo that does not know what was created goes on looking. EC2 lists a new
             resource a little late; a stand-in at an endpoint of its own does not.
     """
@@ -104,12 +104,13 @@ class Aws:
         while not (found := self._under(site, kind, key)) and time.monotonic() < until:
             time.sleep(0.5)
         yield from sorted(found | {known} if known else found)
+        time.sleep(self.pause)
 
     def _under(self, site: Site, kind: Kind, key: str) -> set[str]:
-        found: set[str] = set()
+        found: list[Mapping[str, Any]] = []
         with calls():
-            found = {str(resource[KINDS[kind][2]]) for resource in tagged(self.ec2(site), kind, KEY_TAG, key)}
-        return found
+            found = tagged(self.ec2(site), kind, KEY_TAG, key)
+        return {str(resource[KINDS[kind][2]]) for resource in found}
 
 
 def _client(service: Literal["ec2", "sts"], region: str, endpoint_url: str | None) -> Any:
@@ -119,7 +120,8 @@ def _client(service: Literal["ec2", "sts"], region: str, endpoint_url: str | Non
     once = Config(
         retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=20, max_pool_connections=32
     )
-    return boto3.Session().client(service, region_name=region, endpoint_url=endpoint_url, config=once)
+    session: Any = boto3.Session()  # its own: the default one may not be shared by threads
+    return session.client(service, region_name=region, endpoint_url=endpoint_url, config=once)
 
 
 def account_of(region: str, endpoint_url: str | None) -> str:
@@ -131,7 +133,7 @@ def account_of(region: str, endpoint_url: str | None) -> str:
 
 
 @contextmanager
-def calls(*fine: str) -> Iterator[None]:
+def calls(*fine: str) -> Generator[None]:
     """Say of an error what it means for the effect; codes in `fine` mean that what was wanted is so already.
 
     Raises:

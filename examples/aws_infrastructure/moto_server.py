@@ -10,7 +10,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 READY_WITHIN = 60.0
@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
+def moto_server() -> Generator[str]:
     """Start a server on a free port of the loopback address, give its url, and stop it at the end of the block.
 
     It ends with this process even if that is killed: it waits on a pipe whose other end only this process holds.
