@@ -1,0 +1,1 @@
+"""For tests: of sagas, and of stores (`conformance`)."""
