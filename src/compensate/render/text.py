@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
+
+import msgspec
 
 from compensate.core.states import NodeState
 from compensate.render.layers import children, edges_within, ranks
@@ -46,6 +48,29 @@ _MARK: Final[dict[NodeState, tuple[str, str]]] = {
 }
 
 
+class Row(msgspec.Struct, frozen=True):
+    """One line of the drawing.
+
+    Attributes:
+        lead: The number of its stage and the lines that lead to it.
+        mark: The sign of its state, `""` where it has none.
+        name: Its label, with the number of elements of a fan-out.
+        item: The node or group that it shows.
+        before: Paths of what it waits for.
+    """
+
+    lead: str
+    mark: str
+    name: str
+    item: ViewNode | ViewGroup
+    before: tuple[str, ...]
+
+
+def rows(shown: View, *, ascii: bool = False) -> list[Row]:  # noqa: A002 - the plain word for it
+    """The lines of `text`, for a drawing of another make with the same order and signs."""
+    return list(_Text(shown, ascii, 0).rows())
+
+
 def text(
     source: Source,
     states: Mapping[str, NodeState] | None = None,
@@ -81,15 +106,19 @@ class _Text:
         for edge in shown.edges:
             self.before.setdefault(edge.after, []).append(edge.before)
 
-    def lines(self) -> list[str]:
-        rows: list[tuple[str, str]] = []
+    def rows(self) -> Iterator[Row]:
         # Innermost last in, first out: (path, what leads its line, what leads the lines below it).
         open_ = list(reversed(self._stages("", "")))
         while open_:
             path, lead, below = open_.pop()
-            rows.append((f"{lead} {self._name(path)}", self._said(path)))
+            item: ViewNode | ViewGroup = self.nodes[path] if path in self.nodes else self.groups[path]
+            before = tuple(name for name in self.before.get(path, []) if name != START)
+            yield Row(lead, self._mark(item.state), self._name(item), item, before)
             if path in self.groups:
                 open_.extend(reversed(self._stages(path, below + " ")))
+
+    def lines(self) -> list[str]:
+        rows = [(f"{row.lead} {plain(row.mark + row.name)}", self._said(row)) for row in self.rows()]
         left = min(max((columns(name) for name, _ in rows), default=0), self.width // 2)
         lines = [cut(plain(self.view.title), self.width, self.ink["cut"])]
         for name, said in rows:
@@ -135,29 +164,27 @@ class _Text:
     def _mark(self, state: NodeState | None) -> str:
         return "" if state is None else _MARK[state][self.ascii] + " "
 
-    def _name(self, path: str) -> str:
-        item: ViewNode | ViewGroup = self.nodes[path] if path in self.nodes else self.groups[path]
+    def _name(self, item: ViewNode | ViewGroup) -> str:
         many = times(item).replace("×", "x") if self.ascii else times(item)
-        return plain(f"{self._mark(item.state)}{item.label} {many}")
+        return plain(f"{item.label} {many}")
 
-    def _said(self, path: str) -> str:
-        node = self.nodes.get(path)
+    def _said(self, row: Row) -> str:
+        item = row.item
         parts: list[str] = []
-        if node is not None:
-            words = state_words(node)
-            if node.undo_order:
-                words += f", undo {node.undo_order}"
+        if isinstance(item, ViewNode):
+            words = state_words(item)
+            if item.undo_order:
+                words += f", undo {item.undo_order}"
             if words:
                 parts.append(words)
-            notes, error = node.notes, plain(node.error)
+            notes, error = item.notes, plain(item.error)
         else:
-            group = self.groups[path]
-            notes, error = group.notes, ""
-            if group.state is not None:
-                parts.append(STATE_WORDS[group.state])
+            notes, error = item.notes, ""
+            if item.state is not None:
+                parts.append(STATE_WORDS[item.state])
         if notes:
             parts.append(f"({', '.join(notes)})")
-        before = [name.rpartition("/")[2] for name in self.before.get(path, []) if name != START]
+        before = [name.rpartition("/")[2] for name in row.before]
         if before:
             shown = before if len(before) <= 6 else [*before[:5], f"{len(before) - 5} more"]
             parts.append(f"{self.ink['from']} {', '.join(shown)}")
