@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from compensate.errors import StoreUrlInvalid
@@ -56,6 +57,21 @@ def open_store(url: str) -> Store:
     raise _invalid(url, f"there is no store {scheme!r}")
 
 
+def store_exists(url: str) -> bool:
+    """Whether opening the store would find one; otherwise it would make one. Nothing is opened or made.
+
+    PostgreSQL is asked only when it is opened: of such a url this says `True`.
+
+    Raises:
+        StoreUrlInvalid: As `open_store`.
+    """
+    open_store(url)
+    scheme, _, rest = url.partition("://")
+    if scheme in ("sqlite", "file"):
+        return Path(rest[1:]).exists()
+    return scheme != "memory"
+
+
 def _path(url: str, rest: str) -> str:
     if not rest.startswith("/"):
         raise _invalid(url, f"a path takes three slashes: {url.partition('://')[0]}:///{rest or 'path'}")
@@ -71,4 +87,4 @@ def _invalid(url: str, why: str) -> StoreUrlInvalid:
     return StoreUrlInvalid(f"store url {url!r}: {why}; the forms are: {', '.join(FORMS)}")
 
 
-__all__ = ["FORMS", "Store", "open_store"]
+__all__ = ["FORMS", "Store", "open_store", "store_exists"]
