@@ -14,6 +14,7 @@ from compensate.codec.values import type_name
 from compensate.errors import DefinitionError
 
 _HERE = str(PurePath(__file__).parent)
+_LIBRARY = str(PurePath(inspect.__file__).parent)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -94,11 +95,15 @@ def _names_around(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def author_frame() -> FrameType | None:
-    """The innermost frame that runs code outside of this package."""
+    """The innermost frame that runs code outside of this package and of Python's own library."""
     frame: FrameType | None = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+    while frame is not None and _not_authors(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def _not_authors(filename: str) -> bool:
+    return filename.startswith(_HERE) or (filename.startswith(_LIBRARY) and "-packages" not in filename)
 
 
 def author_line() -> str:
@@ -142,7 +147,7 @@ def members(tp: Any) -> tuple[Any, ...]:
 
 
 def bare_type(tp: Any) -> Any:
-    """A type without `Annotated`, aliases and `NewType`."""
+    """A type without `Annotated`, aliases and `NewType`; `Any` for `object`, which says as little."""
     while True:
         if get_origin(tp) is Annotated:
             tp = get_args(tp)[0]
@@ -151,7 +156,7 @@ def bare_type(tp: Any) -> Any:
         elif type(tp).__name__ == "TypeAliasType":
             tp = tp.__value__
         else:
-            return type(None) if tp is None else tp
+            return type(None) if tp is None else Any if tp is object else tp
 
 
 def misfit(given: Any, wanted: Any, *, stored: bool = True) -> str:

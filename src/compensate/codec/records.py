@@ -245,6 +245,8 @@ def select(data: bytes, path: Path) -> bytes:
     Raises:
         DeserializeFailed: The value has no such part.
     """
+    if not path:
+        return data
     raw: Raw | bytes = data
     for step in path:
         try:

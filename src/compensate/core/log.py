@@ -160,11 +160,7 @@ class Fold:
         if kind == e.SAGA_CREATED:
             if self.status is not None:
                 raise self._corrupt(event, "the saga exists already")
-            self.created = cast(e.Created, event.data)
-            self.params = self.created.params
-            self.status = s.RUNNING
-            self._reset_alarm()
-            self._complete(ROOT)
+            self._open(cast(e.Created, event.data))
             return
         if kind == e.SAGA_UNPARKED:
             if self.status != s.STUCK or self.stuck is None or not self.stuck.parked:
@@ -183,6 +179,14 @@ class Fold:
             self.stuck = cast(e.SagaStuck, event.data)
         elif kind in (e.SAGA_PAUSED, e.SAGA_RESUMED):
             self.paused = kind == e.SAGA_PAUSED
+
+    def _open(self, created: e.Created) -> None:
+        self.created = created
+        self.params = created.params
+        self.status = s.RUNNING
+        if created.deadline is not None:
+            self._reset_alarm()
+        self._complete(ROOT)
 
     def _corrupt(self, event: Event, why: str) -> CorruptLog:
         what = f"{event.type} {event.node}".rstrip()

@@ -130,7 +130,10 @@ class Machine(Fold):
 
     def create(self, params: bytes, now: float, deadline: float | None = None) -> None:
         """The saga begins. `params`: a JSON object; `deadline`: seconds since the epoch."""
-        self._record(e.SAGA_CREATED, now, e.Created(params, deadline))
+        created = e.Created(params, deadline)
+        self._open(created)
+        self.seq = 1
+        self.unsaved.append(Event(1, self.epoch, now, e.SAGA_CREATED, "", 0, created))
 
     def succeed(self, i: int, output: bytes, now: float) -> None:
         """The running action of node `i` returned `output` (JSON)."""
@@ -469,7 +472,10 @@ class Machine(Fold):
             self._record_node(e.UNDO_STARTED, i, attempt, now, None)
             return RunUndo(i, attempt)
         attempt = self.attempt[i] + 1
-        self._record_node(e.STARTED, i, attempt, now, None)
+        event = Event(self.seq + 1, self.epoch, now, e.STARTED, self.plan.names[i], attempt, None)
+        self._on_started(i, event)
+        self.seq += 1
+        self.unsaved.append(event)
         return RunAction(i, attempt)
 
     def _ask(self, commands: list[Command]) -> bool:

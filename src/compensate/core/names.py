@@ -6,6 +6,7 @@ marks an element of a fan-out; so neither may occur inside a single name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 from compensate.errors import NameInvalid
@@ -52,6 +53,28 @@ def _check(text: object, what: str, forbidden: str) -> str:
     if text[0].isspace() or text[-1].isspace():
         raise NameInvalid(f"{what}: {text!r} begins or ends with white space; strip it")
     return text
+
+
+class NewIds:
+    """Makes saga ids: a part that no other process has, and a count.
+
+    Args:
+        unique: Gives a text that no other process (nor an earlier run of this one) gives.
+    """
+
+    def __init__(self, unique: Callable[[], str]) -> None:
+        self._unique = unique
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a new unique part; to be called in the child after a fork."""
+        self._prefix = self._unique()
+        self._count = 0
+
+    def next(self) -> str:
+        """An id that was never given before."""
+        self._count += 1
+        return f"{self._prefix}{self._count:x}"
 
 
 def key(saga_id: str, node: str, direction: Direction) -> str:

@@ -61,6 +61,7 @@ class Plan:
         successor: The action node that waits for this one alone, if that is all that waits for it; `LAST` if only the
             saga's end waits; else -1.
         predecessor: The action node for which alone this one waits; else -1.
+        bindings: Kept here by the runtime: the plan joined to code.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """
 
@@ -85,6 +86,7 @@ class Plan:
         self.missing: list[int] = [len(deps) for deps in self.deps]
         self.end = self.root.end
         self.successor, self.predecessor = self._links()
+        self.bindings: object = None
 
     # -- laying flat -------------------------------------------------------
 

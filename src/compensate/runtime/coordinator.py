@@ -25,6 +25,7 @@ from compensate.runtime import verbs
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution, Observer, Setting
 from compensate.runtime.host import Host
+from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.slots import Slots
@@ -268,7 +269,7 @@ class Coordinator(Generic[D]):
     async def _start(self, saga: Saga[..., T], params: bytes) -> Run[T]:
         saga_id = saga.saga_id
         if saga_id is None:
-            saga_id = uuid.uuid4().hex
+            saga_id = ids.next()
         else:
             check_saga_id(saga_id)
         self.check_running(saga_id)

@@ -34,7 +34,7 @@ from compensate.runtime.calls import Caller
 from compensate.runtime.clock import Clock
 from compensate.runtime.inject import Inject
 from compensate.runtime.slots import Slots
-from compensate.stores.base import Done, NewSaga, Store, StoredSaga
+from compensate.stores.base import NewSaga, Store, StoredSaga
 
 _LONGEST_STRETCH: Final = 64
 """How many links of a chain are run before other sagas have their turn."""
@@ -82,8 +82,8 @@ class Setting:
         self.deps = deps
         self.slots = slots
         self.pool = pool
-        self.observers = list(observers)
-        self.inject = dict(inject or {})
+        self.observers = observers
+        self.inject = inject or {}
         self.report = report
 
 
@@ -105,27 +105,28 @@ class Execution:
         self.setting = setting
         self.values = Values(machine)
         self.exceptions: dict[str, BaseException] = {}
-        self.stopping = False
         self.running: dict[int, asyncio.Task[Any]] = {}
         """Node to the task in which its action or undo runs, unless it runs in place."""
         self.cancelled: set[int] = set()
         """Nodes whose action was cancelled because a rollback's grace was over."""
-        self.owner = ""
         self._new = new
         self._caller = Caller(self)
-        self._commands: list[Command] | None = None
-        self._saving: asyncio.Future[None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._side: asyncio.Task[None] | None = None
-        self._place = -1  # the node that runs in place, in the driver's own task
-        self._driver: asyncio.Task[Any] | None = None
-        self._has_news = False
-        self._broken: BaseException | None = None  # what a task raised that is no outcome of an action
-        self.ended = False
-        self.lingering = 0
-        """How many threads go on behind actions or undos that timed out."""
         self._watchers: list[asyncio.Future[None]] = []
+
+    owner = ""
+    stopping = False
+    ended = False
+    lingering = 0
+    """How many threads go on behind actions or undos that timed out."""
+    _commands: list[Command] | None = None
+    _saving: asyncio.Future[None] | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _alarm: asyncio.TimerHandle | None = None
+    _side: asyncio.Task[None] | None = None
+    _place = -1  # the node that runs in place, in the driver's own task
+    _driver: asyncio.Task[Any] | None = None
+    _has_news = False
+    _broken: BaseException | None = None  # what a task raised that is no outcome of an action
 
     @property
     def id(self) -> str:
@@ -145,6 +146,7 @@ class Execution:
             Fenced: Somebody else adopted the saga.
             CorruptLog: The log was found damaged when it had to be read again.
         """
+        self._driver = asyncio.current_task()
         try:
             while not self.stopping:
                 commands = self._commands
@@ -171,12 +173,13 @@ class Execution:
             return await self._stopped()
         finally:
             self.ended = True
+            self._driver = None
             self._disarm()
-            self._notify()
+            if self._watchers:
+                self._notify()
 
     async def _run_in_place(self, command: RunAction | RunUndo) -> None:
         self._place = command.node
-        self._driver = asyncio.current_task()
         try:
             if not self.machine.calm or self.setting.inject:
                 await self._run(command)

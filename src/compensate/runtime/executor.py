@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import encode_any
@@ -21,9 +19,10 @@ from compensate.core.names import check_saga_id
 from compensate.core.plan import Plan
 from compensate.errors import IllegalRequest, ParamsInvalid
 from compensate.runtime import trace
-from compensate.runtime.bindings import Bindings, Values
+from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution, Setting
+from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.runs import ending
 from compensate.stores import open_store
@@ -68,7 +67,7 @@ class SagaExecutor(Generic[T]):
         grace: float = 30.0,
     ) -> None:
         self.saga = saga
-        self.id = uuid.uuid4().hex if saga_id is None else check_saga_id(saga_id)
+        self.id = ids.next() if saga_id is None else check_saga_id(saga_id)
         self.store = open_store(store) if isinstance(store, str) else store
         self.events: list[Event] = []
         self._opened = not isinstance(store, str)
@@ -162,7 +161,7 @@ class SagaExecutor(Generic[T]):
         machine = execution.machine
         if machine.status != s.COMPLETED:
             raise ending(machine, execution.exceptions)
-        data = Values(machine).output(machine.plan.end)
+        data = execution.values.output(machine.plan.end)
         if isinstance(self.saga, Dag) or self.saga.output is None:
             output: T = r.from_json(data)
             return output
@@ -263,13 +262,10 @@ class SagaExecutor(Generic[T]):
 
 def _bindings(saga: Saga[..., Any]) -> Bindings:
     """A saga's own actions, bound once."""
-    bindings = _BINDINGS.get(saga.plan)
-    if bindings is None:
-        bindings = _BINDINGS[saga.plan] = Bindings(saga.plan, saga.actions.__getitem__)
+    bindings = saga.plan.bindings
+    if not isinstance(bindings, Bindings):
+        bindings = saga.plan.bindings = Bindings(saga.plan, saga.actions.__getitem__)
     return bindings
-
-
-_BINDINGS: WeakKeyDictionary[Plan, Bindings] = WeakKeyDictionary()
 
 
 def _plain_params(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -13,7 +13,15 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.core.plan import Plan
-from compensate.errors import CompensateError, CorruptLog, DefinitionError, Fenced, IllegalRequest, NotFound, SagaExists
+from compensate.errors import (
+    CompensateError,
+    CorruptLog,
+    DefinitionError,
+    Fenced,
+    IllegalRequest,
+    NotFound,
+    SagaExists,
+)
 from compensate.runtime.bindings import Bindings, unreadable
 from compensate.runtime.execution import Execution, Setting
 from compensate.stores.base import Damaged, NewSaga, StoredSaga

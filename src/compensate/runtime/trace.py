@@ -10,8 +10,8 @@ import msgspec
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
-from compensate.core.plan import ACTION
 from compensate.core.log import Fold
+from compensate.core.plan import ACTION
 
 
 class TraceRecord(msgspec.Struct, frozen=True):

@@ -1,0 +1,343 @@
+"""The world outside: participants on which actions and undos have effects, and what goes wrong there.
+
+A call travels to the participant, has its effect there, and an answer travels
+back; the caller may be cut off, cancelled or asleep meanwhile, and the effect
+happens all the same, sometimes much later. A participant of the *keyed* world
+goes by the key of a call: what it did once it does not do twice, and an undo
+that comes first leaves a tombstone, so that the late action has no effect. The
+*naive* one does whatever it is told, each time.
+
+The words for what happens to a call:
+
+==================  =======================================================
+`fail`              plain failure before any effect
+`fail_after`        the effect happens, then a failure
+`unknown`           `Unknown`, and no effect
+`unknown_after`     `Unknown`, and the effect has happened
+`unknown_late`      `Unknown` at once, the effect happens later
+`no_effect`         `NoEffect`, after making sure of it
+`permanent`         `Permanent`, and no effect
+`slow`              effect and answer take long
+`late`              the effect takes very long, no answer comes before
+`cut`               `CancelledError` from within, the effect has happened
+`base`              a `BaseException`, the effect has happened
+`unstorable`        it returns what the log cannot hold
+==================  =======================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from compensate.core.names import Direction, key
+from compensate.errors import NoEffect, Permanent, Unknown
+from compensate.testing.simulation.loop import PROCESS, BlocksFor, VirtualLoop
+from compensate.testing.simulation.scenario import NodeSpec
+
+DO_FAULTS: Final = (
+    "fail",
+    "fail_after",
+    "unknown",
+    "unknown_after",
+    "unknown_late",
+    "no_effect",
+    "permanent",
+    "slow",
+    "late",
+    "cut",
+    "base",
+    "unstorable",
+)
+UNDO_FAULTS: Final = ("fail", "fail_after", "permanent", "slow", "late", "cut")
+
+
+class Out(msgspec.Struct, frozen=True):
+    """What every action returns.
+
+    Attributes:
+        value: Tells this effect from all others.
+        yes: For a `when`.
+        items: For a fan-out.
+    """
+
+    value: str
+    yes: bool = True
+    items: tuple[int, ...] = ()
+
+
+class Broken(Exception):
+    """A participant's plain failure."""
+
+
+class Rude(BaseException):
+    """An error that is no `Exception`."""
+
+
+class Entry:
+    """What a participant knows of one node of one saga."""
+
+    __slots__ = ("buried", "output", "refused")
+
+    def __init__(self) -> None:
+        self.output: Out | None = None
+        self.buried = False
+        self.refused = 0
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Something happened at a participant.
+
+    Attributes:
+        saga: Id of the saga.
+        node: Path of the node.
+        direction: Whose call it was.
+        attempt: Of the call.
+        at: Virtual seconds.
+        after_seq: How long the durable log was when it happened.
+        value: The output's value; of the undo, what it was given.
+        inputs: What the action was given.
+    """
+
+    saga: str
+    node: str
+    direction: Direction
+    attempt: int
+    at: float
+    after_seq: int
+    value: str | None
+    inputs: Any = None
+
+
+class Call(msgspec.Struct):
+    """One call on its way."""
+
+    saga: str
+    node: str
+    direction: Direction
+    attempt: int
+    word: str
+    given: Any
+    owner: str
+
+
+class World:
+    """All participants of a history.
+
+    Args:
+        loop: Of the history.
+        specs: Node by path.
+        keyed: Whether participants go by keys.
+        log_length: Tells how long a saga's durable log is.
+    """
+
+    def __init__(
+        self, loop: VirtualLoop, specs: dict[str, NodeSpec], *, keyed: bool, log_length: Callable[[str], int]
+    ) -> None:
+        self.loop = loop
+        self.rng: Random = loop.rng
+        self.specs = specs
+        self.keyed = keyed
+        self.quiet = False
+        self.effects: list[Effect] = []
+        self.fired: Counter[str] = Counter()
+        self.under_way = 0
+        self.on_call: Callable[[Call], None] = lambda _: None
+        self._log_length = log_length
+        self._entries: dict[str, Entry] = {}
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._attempts: Counter[tuple[str, str]] = Counter()
+
+    # -- calls -------------------------------------------------------------
+
+    async def call(self, saga: str, node: str, direction: Direction, attempt: int, given: Any) -> Any:
+        """An action's or undo's call: there, effect, and back."""
+        call, there, back = self._send(saga, node, direction, attempt, given)
+        if call.word in _BEFORE:
+            await asyncio.sleep(there)
+            raise _BEFORE[call.word](call.word)
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self.under_way += 1
+        self.loop.outside(there, self._arrive, call, answer, back)
+        if call.word == "unknown_late":
+            raise Unknown(call.word)
+        return await answer
+
+    def call_blocking(self, saga: str, node: str, attempt: int, direction: Direction, given: Any) -> Any:
+        """The same from a virtual thread."""
+        call, there, back = self._send(saga, node, direction, attempt, given)
+        if call.word in _BEFORE:
+            raise _BEFORE[call.word](call.word)
+        if call.word == "unknown_late":
+            self.under_way += 1
+            self.loop.outside(there, self._arrive, call, None, back)
+            raise Unknown(call.word)
+
+        def land() -> Any:
+            outcome = self._outcome(call)
+
+            def reply() -> Any:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                return outcome
+
+            raise BlocksFor(back, reply)
+
+        raise BlocksFor(there, land)
+
+    def _send(
+        self, saga: str, node: str, direction: Direction, attempt: int, given: Any
+    ) -> tuple[Call, float, float]:
+        process = PROCESS.get()
+        call = Call(saga, node, direction, attempt, "", given, "" if process is None else process.name)
+        self.on_call(call)
+        call.word = self._word(call)
+        random = self.rng.random
+        if self.quiet:
+            return call, 0.01 * random(), 0.01 * random()
+        there, back = 0.05 * random(), 0.05 * random()
+        if random() < 0.1:
+            there *= 10
+        if call.word == "slow":
+            there, back = there + 2 * random(), 3 * random()
+        elif call.word in ("late", "unknown_late"):
+            there, back = 1 + 12 * random(), 1.0
+        return call, there, back
+
+    def _word(self, call: Call) -> str:
+        """What happens to this call."""
+        if self.quiet:
+            return ""
+        path, bracket, rest = call.node.partition("[")
+        spec = self.specs[path]
+        if bracket and int(rest[:-1]) != spec.sick:
+            return ""
+        script = spec.do if call.direction == "do" else spec.undoing
+        which = (call.saga + "/" + call.node, call.direction)
+        nth = self._calls[which]
+        self._calls[which] += 1
+        word = script[nth] if nth < len(script) else ""
+        if word == "fail_after" and call.direction == "do" and spec.undo != "unknown" and self.keyed:
+            word = "unknown_after"  # a plain failure says that nothing happened; sound participants do not lie
+        if word:
+            self.fired[f"{call.direction}: {word}"] += 1
+        return word
+
+    def _arrive(self, call: Call, answer: asyncio.Future[Any] | None, back: float) -> None:
+        self.under_way -= 1
+        outcome = self._outcome(call)
+        if answer is not None:
+            self.loop.outside(back, _reply, answer, outcome)
+
+    def _outcome(self, call: Call) -> Any:
+        """Let the effect happen; returns the answer, an exception for one that is raised."""
+        word = call.word
+        try:
+            if call.direction == "do":
+                if word == "no_effect":
+                    return self._refuse(call)
+                result: Any = self._do(call)
+            else:
+                result = self._undo(call)
+        except NoEffect as error:
+            return error
+        if word == "fail_after":
+            return Broken(word)
+        if word == "unknown_after":
+            return Unknown(word)
+        if word == "cut":
+            return asyncio.CancelledError(word)
+        if word == "base":
+            return Rude(word)
+        if word == "unstorable":
+            return Out("\ud800")
+        return result
+
+    # -- participants ------------------------------------------------------
+
+    def entry(self, saga: str, node: str) -> Entry:
+        """What the participant knows of a node."""
+        return self._entries.setdefault(key(saga, node, "do"), Entry())
+
+    def _do(self, call: Call) -> Out:
+        entry = self.entry(call.saga, call.node)
+        if self.keyed:
+            if entry.buried or (entry.output is None and call.attempt <= entry.refused):
+                self.fired["world: late action met a tombstone"] += 1
+                raise NoEffect("its key was refused")
+            if entry.output is not None:
+                return entry.output
+        spec = self.specs[call.node.partition("[")[0]]
+        value = f"{call.saga}/{call.node}#{len(self.effects)}"
+        output = Out(value, spec.yes, tuple(range(spec.count)))
+        entry.output = output
+        self._record(call, value)
+        return output
+
+    def _refuse(self, call: Call) -> Any:
+        """Make sure that nothing happens under the key before saying so."""
+        if self.keyed:
+            entry = self.entry(call.saga, call.node)
+            if entry.output is not None and not entry.buried:
+                return entry.output
+            entry.refused = max(entry.refused, call.attempt)
+        return NoEffect(call.word)
+
+    def _undo(self, call: Call) -> None:
+        entry = self.entry(call.saga, call.node)
+        if self.keyed:
+            if entry.buried:
+                return
+            entry.buried = True
+        self._record(call, None if call.given is None else call.given.value)
+
+    def _record(self, call: Call, value: str | None) -> None:
+        inputs = call.given if call.direction == "do" else None
+        self.effects.append(
+            Effect(
+                call.saga,
+                call.node,
+                call.direction,
+                call.attempt,
+                self.loop.now,
+                self._log_length(call.saga),
+                value,
+                inputs,
+            )
+        )
+
+    # -- by hand -----------------------------------------------------------
+
+    def undo_by_hand(self, saga: str, node: str) -> None:
+        """What an operator does before saying `resolve`."""
+        self._undo(Call(saga, node, "undo", 0, "", self.entry(saga, node).output, ""))
+
+    def do_by_hand(self, saga: str, node: str) -> Out:
+        """What an operator does before saying `resolve` with an output."""
+        entry = self.entry(saga, node)
+        if entry.output is None:
+            return self._do(Call(saga, node, "do", 1 << 30, "", None, ""))
+        return entry.output
+
+
+_BEFORE: Final[dict[str, Callable[[str], Exception]]] = {
+    "fail": Broken,
+    "unknown": Unknown,
+    "permanent": Permanent,
+}
+
+
+def _reply(answer: asyncio.Future[Any], outcome: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, asyncio.CancelledError):
+        answer.cancel(outcome.args[0])
+    elif isinstance(outcome, BaseException):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
