@@ -208,6 +208,7 @@ def remove_default_route(ctx: Ctx[Aws], _route: str | None) -> None:
 
 @action(retry=TRIES)
 def associate(ctx: Ctx[Aws], subnet: str, *, site: Site, table: str) -> str:
+    # EC2 refuses to join the same two again (moto gives the first association back): so look before.
     association = association_of(ctx.deps, site, table, subnet)
     with calls():
         if association is None:
