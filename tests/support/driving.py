@@ -176,12 +176,16 @@ class Run:
 
     def crash(self) -> Run:
         """The process dies; another one goes on from what is durable."""
+        self.crash_before_next()
+        return self.go()
+
+    def crash_before_next(self) -> None:
+        """The process dies; another one has read the log and decided nothing yet."""
         self.doing.clear()
         self.undoing.clear()
         self.machine.take()
         self.machine = Machine.fold(self.plan, "s", self.log, self.machine.epoch + 1, self.grace)
         self.machine.interrupted(self.now)
-        return self.go()
 
     def fold(self) -> Fold:
         """The durable log, folded anew."""
