@@ -120,6 +120,21 @@ def buy_policy(cents: int) -> str:
     return f"policy over {cents}"
 
 
+@action
+async def record(what: object, where: str) -> None: ...
+
+
+@action(name="record-now")
+def record_now(what: object) -> dict[str, object]:
+    return {"what": what}
+
+
+@saga
+def audit(order: Order) -> dict[str, object]:
+    record(order, "here")
+    return record_now(order.id)
+
+
 @saga
 def payment(cents: int, card: str) -> Auth:
     return authorize(cents, card)

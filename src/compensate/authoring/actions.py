@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Coroutine, Mapping
 from inspect import Parameter
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, final, overload
 
 from compensate.authoring.context import Ctx
 from compensate.authoring.placing import DEFAULT, Place, Placed
@@ -292,12 +292,26 @@ class UndoDecorator(Generic[V]):
         return fn
 
 
+@final
+class _Whatever:
+    """A class that nobody uses: a first parameter that takes it is an `object`, and no `Ctx`."""
+
+
+_Taking: TypeAlias = Action[Concatenate[object, P], T]
+
+
 class ActionDecorator:
     """What `action(...)` with settings returns: takes the function."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[_Whatever, P], Coroutine[Any, Any, T]], /
+    ) -> _Taking[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[_Whatever, P], T], /) -> _Taking[P, T]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[Ctx[D], P], Coroutine[Any, Any, T]], /) -> Action[P, T]: ...
     @overload
@@ -311,6 +325,10 @@ class ActionDecorator:
         return Action(fn, **self._settings)
 
 
+@overload
+def action(fn: Callable[Concatenate[_Whatever, P], Coroutine[Any, Any, T]], /) -> _Taking[P, T]: ...
+@overload
+def action(fn: Callable[Concatenate[_Whatever, P], T], /) -> _Taking[P, T]: ...
 @overload
 def action(fn: Callable[Concatenate[Ctx[D], P], Coroutine[Any, Any, T]], /) -> Action[P, T]: ...
 @overload
@@ -344,8 +362,7 @@ def action(
     that can be stored. A first parameter annotated `Ctx[Deps]` gets the context and is not part of the inputs.
 
     Write `object`, not `Any`, for what may be anything (`Ctx[object]`, `dict[str, object]`): mypy cannot tell the kinds
-    of functions apart where it finds `Any`, and then checks no calls of the action. The first parameter itself needs a
-    type of its own.
+    of functions apart where it finds `Any`, and then checks no calls of the action.
 
     Args:
         fn: The function, when used without parentheses.
