@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -124,6 +125,22 @@ def test_a_network_is_deployed_listed_and_destroyed(cli: Cli, ec2: EC2Client) ->
     )
     assert cli.list() == [["plain", "rolled_back", "1", REGION]]
     assert cli.destroy("plain")[:2] == (0, "plain: nothing is left of it\n")
+
+
+def test_the_commands_in_the_readme_run_as_printed(
+    cli: Cli, ec2: EC2Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "examples" / "aws_infrastructure" / "README.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in readme.splitlines()]
+    printed = [shlex.split(line) for line in lines if line.startswith(".venv/bin/python -m ")]
+    assert [command[3] for command in printed] == ["deploy", "list", "destroy"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cli.url)
+    counts = []
+    for command in printed:
+        code, _, err = cli.run([sys.executable, *command[1:-1], str(cli.state)])  # ends with the state folder
+        assert code == 0, err
+        counts.append(counted(ec2, "prod"))
+    assert counts == [WHOLE, WHOLE, {}]
 
 
 def test_deploying_what_is_deployed_changes_nothing(cli: Cli, ec2: EC2Client) -> None:
