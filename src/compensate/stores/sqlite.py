@@ -192,7 +192,7 @@ class SqliteStore:
     # -- reading -----------------------------------------------------------
 
     @contextmanager
-    def _snapshot(self) -> Generator[Reader]:
+    def _snapshot(self, doing: str = "reading") -> Generator[Reader]:
         """A transaction that reads; nothing may be awaited inside. Names what goes wrong."""
         reading, reader = self._reading, self._reader
         if reading is None or reader is None:
@@ -201,7 +201,7 @@ class SqliteStore:
             reading.execute("BEGIN")
             yield reader
         except sqlite3.Error as error:
-            raise failure(error, self.url, "reading") from error
+            raise failure(error, self.url, doing) from error
         finally:
             if reading.in_transaction:
                 reading.execute("ROLLBACK")
@@ -211,12 +211,12 @@ class SqliteStore:
 
     async def load(self, saga_id: str) -> StoredSaga:
         """As `Store.load`."""
-        with self._snapshot() as reader:
+        with self._snapshot(f"reading saga {saga_id}") as reader:
             return reader.saga(*reader.record(saga_id), {})
 
     async def events(self, saga_id: str, after: int = 0) -> list[Event]:
         """As `Store.events`."""
-        with self._snapshot() as reader:
+        with self._snapshot(f"reading saga {saga_id}") as reader:
             return reader.events(saga_id, after)
 
     async def page(

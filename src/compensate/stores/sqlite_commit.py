@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from compensate.errors import CompensateError, Unavailable
-from compensate.stores.sqlite_schema import BUSY, connect, failure
+from compensate.stores.sqlite_schema import BUSY, LONGEST_LOG, connect, failure
 from compensate.stores.sqlite_tables import Stale, Tables, Write
 
 LONGEST_GROUP: Final = 1_000
@@ -31,9 +31,6 @@ SLOW: Final = 0.002
 
 _WEIGHT: Final = 0.2
 """Of the newest commit in that average."""
-
-_WAL: Final = 8 << 20
-"""Bytes of write-ahead log that call for a checkpoint."""
 
 _LOOK: Final = 64
 """After so many commits in place, the log's size is looked at."""
@@ -75,7 +72,7 @@ class GroupCommit:
         """A turn's end is scheduled."""
         self._patience = 0
         self._pace = 0.0
-        self._enough = _WAL
+        self._enough = LONGEST_LOG
         self._unseen = 0
         self._closed = False
         self._inbox: SimpleQueue[tuple[Callable[[_Group], None], _Group] | None] = SimpleQueue()
@@ -308,8 +305,7 @@ class GroupCommit:
 
     def _checkpoint(self, _group: _Group) -> None:
         """Move the log into the database, so that the log starts anew. Nobody writes meanwhile, so it ends."""
-        size = self._log_size()
         _, frames, moved = self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         self.checkpoints += 1
-        # The file keeps its size and is written over from the start. If a reader kept some of it: try later.
-        self._enough = max(_WAL, size) if frames == moved else size + _WAL
+        # The next commit begins the log anew, and cuts the file. If somebody still reads some of it: try later.
+        self._enough = LONGEST_LOG if frames == moved else self._log_size() + LONGEST_LOG

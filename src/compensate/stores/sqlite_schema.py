@@ -20,6 +20,9 @@ VERSION: Final = 1
 BUSY: Final = 5.0
 """Seconds to wait for another process that writes."""
 
+LONGEST_LOG: Final = 8 << 20
+"""Bytes of write-ahead log that call for a checkpoint."""
+
 _SQL: Final = Path(__file__).with_name("sql")
 _COMMENT: Final = re.compile(r"^--.*$", re.MULTILINE)
 _WRONG: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -71,6 +74,7 @@ def connect(path: Path, *, reading: bool = False) -> sqlite3.Connection:
         "checkpoint_fullfsync = ON",
         # Checkpoints are ours to make, off the path of a commit: each costs fsyncs.
         "wal_autocheckpoint = 0",
+        f"journal_size_limit = {LONGEST_LOG}",
         "cache_size = -16000",
         "temp_store = MEMORY",
         "trusted_schema = OFF",

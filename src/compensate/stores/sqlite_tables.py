@@ -105,11 +105,17 @@ class Reader:
     def saga(self, number: int, record: SagaRecord, dags: dict[str, bytes | None]) -> StoredSaga:
         """A saga. `dags` holds those already read. Raises `CorruptLog`, `UnsupportedVersion`."""
         print_ = record.fingerprint
-        if print_ not in dags:
-            rows = self.rows("SELECT body FROM dags WHERE fingerprint = ?", (print_,))
-            dags[print_] = bytes(rows[0][0]) if rows else None
-        events = from_rows(record.id, self._cursor.execute(_EVENTS, (number, 1)))
-        return checked(record, dags[print_], events, self._checked)
+        try:
+            if print_ not in dags:
+                rows = self.rows("SELECT body FROM dags WHERE fingerprint = ?", (print_,))
+                dags[print_] = bytes(rows[0][0]) if rows else None
+            events = from_rows(record.id, self._cursor.execute(_EVENTS, (number, 1)))
+            return checked(record, dags[print_], events, self._checked)
+        except TypeError:
+            # Columns have no fixed types in SQLite: somebody wrote text where a number or bytes belong.
+            raise CorruptLog(
+                f"saga {record.id}: its record or its dag was altered; nothing was run; restore it from a copy"
+            ) from None
 
     def events(self, saga_id: str, after: int) -> list[Event]:
         """The events above `after`. Raises `SagaNotFound`, `CorruptLog`, `UnsupportedVersion`."""
