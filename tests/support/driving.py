@@ -33,6 +33,7 @@ class Run:
     Attributes:
         doing: Paths of the running actions.
         undoing: Paths of the running undos.
+        lingering: Paths of timed-out nodes whose threads still run.
         order: Every command given out, as `do a`, `undo a`, `cancel a`.
         log: What is durable.
         commits: How many appends it took.
@@ -57,6 +58,7 @@ class Run:
         self.commits = 0
         self.order: list[str] = []
         self.doing: list[str] = []
+        self.lingering: set[str] = set()
         self.undoing: list[str] = []
         self.wait: float | None = None
         self.end: str | None = None
@@ -98,9 +100,15 @@ class Run:
         names = self.machine.plan.names
         match command:
             case RunAction(i, _):
+                assert names[i] not in self.lingering, "it is tried again beside its own thread"
                 self.doing.append(names[i])
                 self.order.append(f"do {names[i]}")
             case RunUndo(i, _):
+                for path in self.lingering:
+                    assert i != self.i(path), "it is undone beside its own thread"
+                    assert i not in self.machine.plan.ancestors(self.i(path)), (
+                        "S3: a dependant's thread still runs"
+                    )
                 self.undoing.append(names[i])
                 self.order.append(f"undo {names[i]}")
             case CancelAction(i):
@@ -150,6 +158,18 @@ class Run:
         self.machine.undo_fail(self.i(path), BOOM, self.now, **how)
         return self.go()
 
+    def linger(self, path: str, **how: Any) -> Run:
+        """The running action or undo of `path` times out, and its thread runs on."""
+        self.machine.linger(self.i(path))
+        self.lingering.add(path)
+        return self.doubt(path, "timeout", **how) if path in self.doing else self.undo_fail(path, **how)
+
+    def landed(self, path: str) -> Run:
+        """The thread of `path` ends at last."""
+        self.lingering.remove(path)
+        self.machine.landed(self.i(path))
+        return self.go()
+
     def roll_back(self, **how: Any) -> Run:
         assert self.machine.roll_back(self.now, **how)
         self.end = None
@@ -183,6 +203,7 @@ class Run:
         """The process dies; another one has read the log and decided nothing yet."""
         self.doing.clear()
         self.undoing.clear()
+        self.lingering.clear()
         self.machine.take()
         self.machine = Machine.fold(self.plan, "s", self.log, self.machine.epoch + 1, self.grace)
         self.machine.interrupted(self.now)
@@ -201,6 +222,8 @@ class Run:
                 self.ok(self.doing[0])
             elif self.undoing:
                 self.undone(self.undoing[0])
+            elif self.lingering:
+                self.landed(min(self.lingering))
             elif self.machine.paused:
                 self.machine.resume(self.now)
                 self.go()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from msgspec import Raw
 
@@ -107,7 +109,7 @@ def test_a_subsaga_sees_no_node_outside_it() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"p": Ref("a"), "q": Ref("a")}, {"q": Ref("a")}], ids=str)
 def test_a_subsaga_gets_exactly_the_params_that_it_takes(given: dict[str, Ref]) -> None:
-    with pytest.raises(SubsagaCreateFailed, match="'s'.*'p'"):
+    with pytest.raises(SubsagaCreateFailed, match=r"'s'.*'p'"):
         validate(dag(node("a"), SubsagaNode("s", dag(node("x"), params=("p",)), dict(given))))
 
 
@@ -119,7 +121,7 @@ def test_a_cycle_is_named_in_the_order_of_its_edges() -> None:
     walk = said.split("a cycle: ")[1].split(";")[0].split(" -> ")
     assert walk[0] == walk[-1]
     assert sorted(walk[1:]) == ["a", "b", "c"]
-    assert all(pair in {("a", "b"), ("b", "c"), ("c", "a")} for pair in zip(walk, walk[1:], strict=False))
+    assert all(pair in {("a", "b"), ("b", "c"), ("c", "a")} for pair in pairwise(walk))
 
 
 def test_a_node_that_waits_for_itself_is_a_cycle() -> None:

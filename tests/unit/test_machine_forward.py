@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from compensate.core import events as e
-from compensate.core.machine import Machine, RunAction
+from compensate.core.machine import Machine, RunAction, RunUndo
 from compensate.core.plan import Plan
 from compensate.core.policy import Retry
 from compensate.errors import CorruptLog, IllegalRequest
@@ -293,33 +295,43 @@ def test_a_pivot_in_doubt_that_nothing_can_undo_is_stuck_going_forward() -> None
 # -- size ------------------------------------------------------------------
 
 
-def test_the_cost_of_a_chain_grows_linearly_in_events_and_edges() -> None:
-    seen: dict[int, int] = {}
-    for n in (100, 1_000):
-        plan = Plan(chain(*(f"n{k}" for k in range(n))))
-        looks = Counting(plan.dependants)
-        plan.dependants = looks
-        machine = Machine(plan, "s")
-        machine.create(b"{}", 0.0)
-        for _ in range(n):
-            (command,) = machine.next(0.0)
-            assert isinstance(command, RunAction)
-            machine.succeed(command.node, b"1", 0.0)
-        machine.next(0.0)
-        assert machine.status == "completed"
-        seen[n] = looks.count
-    assert seen[100] >= 100
-    assert seen[1_000] <= 10 * seen[100]
-
-
 class Counting(list[list[int]]):
-    """Counts how often a node's edges are looked at."""
+    """Counts how often the edges of a node are looked at."""
 
-    count = 0
+    def __init__(self, edges: list[list[int]]) -> None:
+        super().__init__(edges)
+        self.looks = 0
 
-    def __getitem__(self, i):  # type: ignore[no-untyped-def,override] # the list's own overloads
-        self.count += 1
+    def __getitem__(self, i: Any) -> Any:
+        self.looks += 1
         return super().__getitem__(i)
+
+
+def looks(n: int, shape: str) -> int:
+    """How often edges are looked at while n nodes run, the last fails, and all is undone."""
+    names = [f"n{k}" for k in range(n - 1)]
+    graph = chain(*names, "z") if shape == "chain" else dag(*map(node, names), node("z", *names))
+    plan = Plan(graph)
+    deps, dependants = Counting(plan.deps), Counting(plan.dependants)
+    plan.deps, plan.dependants = deps, dependants
+    machine = Machine(plan, "s")
+    machine.create(b"{}", 0.0)
+    while commands := machine.next(0.0):
+        for command in commands:
+            if isinstance(command, RunUndo):
+                machine.undo_succeed(command.node, 0.0)
+            elif isinstance(command, RunAction) and plan.names[command.node] == "z":
+                machine.fail(command.node, e.ErrorInfo("shop.Boom"), 0.0)
+            elif isinstance(command, RunAction):
+                machine.succeed(command.node, b"1", 0.0)
+    assert machine.status == "rolled_back"
+    return deps.looks + dependants.looks
+
+
+@pytest.mark.parametrize("shape", ["chain", "wide"])
+def test_edges_are_looked_at_a_fixed_number_of_times_for_each_node_forward_and_back(shape: str) -> None:
+    assert looks(100, shape) >= 200
+    assert looks(2_000, shape) <= 20 * looks(100, shape)
 
 
 def test_a_folded_log_may_not_be_above_the_epoch_of_its_row() -> None:

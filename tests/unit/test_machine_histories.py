@@ -7,13 +7,15 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compensate.core.dag import PARAMS, ActionNode, Dag, Each, Node, Ref, SubsagaNode, validate
+from compensate.core import events as e
+from compensate.core.dag import PARAMS, ActionNode, Dag, Each, Node, Ref, SubsagaNode, Undo, validate
 from compensate.core.machine import Machine
 from compensate.core.policy import Retry
 from compensate.errors import DefinitionError
 from tests.support.driving import Run, dag
 from tests.support.logcheck import violations
 
+UNDOS: tuple[Undo, ...] = ("none", "output", "unknown")
 CALM = 60  # steps after which nothing fails any more
 
 
@@ -33,7 +35,7 @@ def random_dag(rng: random.Random, depth: int = 0) -> Dag:
                 after=before,
                 when=when,
                 each=Each("item", Ref(PARAMS)) if rng.random() < 0.2 else None,
-                undo=rng.choice(["none", "output", "unknown"]),  # type: ignore[arg-type]
+                undo=rng.choice(UNDOS),
                 retry=Retry(rng.choice([1, 2, 3]), jitter=rng.choice([0.0, 0.5])),
                 undo_retry=Retry(rng.choice([1, 2])),
                 pivot=depth == 0 and rng.random() < 0.15,
@@ -77,33 +79,10 @@ class Answers(dict[str, bool | int]):
 
 def act(run: Run, rng: random.Random) -> None:
     """One thing happens in the world."""
-    if rng.random() < 0.05:
-        run.crash()
-    elif rng.random() < 0.03 and run.status == "running":
-        try:
-            run.machine.roll_back(run.now, grace=rng.choice([0.0, 5.0]))
-        except Exception as error:
-            assert "pivot" in str(error)
-        run.go()
-    elif rng.random() < 0.03 and run.status in ("running", "rolling_back"):
-        run.machine.pause(run.now)
-        run.go()
-    elif run.machine.paused and rng.random() < 0.5 and run.status != "stuck":
-        run.machine.resume(run.now)
-        run.go()
-    elif run.doing and (rng.random() < 0.7 or not run.undoing):
-        path = rng.choice(run.doing)
-        match rng.randint(0, 9):
-            case 0:
-                run.fail(path)
-            case 1:
-                run.fail(path, clean=True)
-            case 2:
-                run.fail(path, permanent=True)
-            case 3:
-                run.doubt(path, rng.choice(["unknown", "timeout", "cancelled", "unstorable"]))
-            case _:
-                run.ok(path, output=str(rng.random()).encode())
+    if rng.random() < 0.25 and disturb(run, rng):
+        return
+    if run.doing and (rng.random() < 0.7 or not run.undoing):
+        land(run, rng, rng.choice(run.doing))
     elif run.undoing:
         path = rng.choice(run.undoing)
         if rng.random() < 0.3:
@@ -113,8 +92,58 @@ def act(run: Run, rng: random.Random) -> None:
     elif run.status == "stuck":
         path, choices = rng.choice(sorted(run.stuck().items()))
         run.decide(rng.choice(choices), path)
+    elif run.lingering:
+        run.landed(min(run.lingering))
     elif run.wait is not None:
         run.until()
+
+
+def land(run: Run, rng: random.Random, path: str) -> None:
+    match rng.randint(0, 9):
+        case 0:
+            run.fail(path)
+        case 1:
+            run.fail(path, clean=True)
+        case 2:
+            run.fail(path, permanent=True)
+        case 3:
+            run.doubt(path, rng.choice(["unknown", "timeout", "cancelled", "unstorable"]))
+        case _:
+            run.ok(path, output=str(rng.random()).encode())
+
+
+def disturb(run: Run, rng: random.Random) -> bool:
+    """Something that need not happen; `False` if it cannot now."""
+    what = rng.choice(
+        ["crash", "roll back", "pause", "resume", "resume", "linger", "landed", "landed", "decide"]
+    )
+    going = run.status in ("running", "rolling_back")
+    if what == "crash":
+        run.crash()
+    elif what == "roll back" and run.status == "running" and not run.machine.pivot_passed:
+        run.machine.roll_back(run.now, grace=rng.choice([0.0, 5.0]))
+        run.go()
+    elif what == "pause" and going:
+        run.machine.pause(run.now)
+        run.go()
+    elif what == "resume" and going:
+        run.machine.resume(run.now)
+        run.go()
+    elif what == "linger" and run.doing + run.undoing:
+        run.linger(rng.choice(run.doing + run.undoing), permanent=rng.random() < 0.5)
+    elif what == "landed" and run.lingering:
+        run.landed(rng.choice(sorted(run.lingering)))
+    elif what == "decide" and going:
+        # An operator need not wait until the saga is stuck.
+        given_up = [(path, run.machine.choices(i)) for path, i in run.machine.plan.index.items()]
+        given_up = [(path, choices) for path, choices in given_up if choices]
+        if not given_up:
+            return False
+        path, choices = rng.choice(given_up)
+        run.decide(rng.choice(choices), path)
+    else:
+        return False
+    return True
 
 
 def history(seed: int) -> Run:
@@ -179,8 +208,6 @@ def test_the_fold_of_the_log_is_the_machine_that_wrote_it(seed: int) -> None:
 
 
 def test_the_random_histories_reach_every_kind_of_event_and_both_ends() -> None:
-    from compensate.core import events as e
-
     seen: set[str] = set()
     ends: set[str | None] = set()
     for seed in range(600):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import Raw
 
-from compensate.core.dag import ConstantNode, Each, Ref, SubsagaNode
+from compensate.core.dag import ConstantNode, Each, Node, Ref, SubsagaNode
 from compensate.core.policy import Retry
 from tests.support.driving import Run, dag, node
 from tests.support.logcheck import violations
@@ -133,7 +133,7 @@ def test_two_sagas_of_one_plan_expand_apart() -> None:
 
 # -- when ------------------------------------------------------------------
 
-BRANCHES = {
+BRANCHES: dict[str, Node] = {
     "action": node("s", when=WHEN),
     "fan-out": node("s", when=WHEN, each=ITEMS),
     "subsaga": SubsagaNode("s", dag(node("x"), node("y", "x")), when=WHEN),

@@ -50,9 +50,9 @@ def test_a_good_id_and_name_is_returned_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
 def test_a_bad_id_or_name_is_refused_and_the_message_says_which(text: str) -> None:
-    with pytest.raises(NameInvalid, match="^saga id: "):
+    with pytest.raises(NameInvalid, match=r"^saga id: "):
         check_saga_id(text)
-    with pytest.raises(NameInvalid, match="^node name: "):
+    with pytest.raises(NameInvalid, match=r"^node name: "):
         check_name(text, "node name")
 
 
@@ -93,5 +93,5 @@ def test_no_two_nodes_of_any_sagas_share_a_key(id1: str, node1: str, id2: str, n
             check_name(text, "node")
     except NameInvalid:
         return
-    keys = {key(i, n, d) for i, n in {(id1, node1), (id2, node2)} for d in ("do", "undo")}  # type: ignore[arg-type]
+    keys = {key(i, n, d) for i, n in {(id1, node1), (id2, node2)} for d in ("do", "undo")}
     assert len(keys) == 2 * len({(id1, node1), (id2, node2)})
