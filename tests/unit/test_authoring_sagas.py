@@ -544,6 +544,12 @@ def _wrong_list(order: Any, line: Any) -> object:
     return take_lines([order])
 
 
+def _circle(order: Any, line: Any) -> object:
+    circle: list[Any] = []
+    circle.append(circle)
+    return take_any(circle)
+
+
 def _bad_time(order: Any, line: Any) -> object:
     return count.options(timeout=-1)(line)
 
@@ -573,6 +579,7 @@ def _bad_time(order: Any, line: Any) -> object:
         (_other_action, "another action is named count in this saga"),
         (_wrong_list, r"parameter lines\[0\]: order does not fit Line: Order is no Line"),
         (_bad_time, "timeout is -1"),
+        (_circle, "take_any, parameter value: .*in a circle"),
     ],
 )
 def test_a_call_that_cannot_work_is_refused_while_tracing(

@@ -106,20 +106,27 @@ def _inner(part: Any, tp: Any, tracer: object, where: str) -> Expr:
 def holds_reference(value: Any) -> bool:
     """Whether there is a reference in the value, at any depth."""
     open_ = [value]
+    seen: set[int] = set()
     while open_:
         one: Any = open_.pop()
         if source_of(one) is not None:
             return True
-        if isinstance(one, _PLAIN):
+        if isinstance(one, _PLAIN) or id(one) in seen:
             continue
+        seen.add(id(one))  # a list may hold itself; the codec says so
         if isinstance(one, dict):
             open_.extend(_any(one).values())
         elif isinstance(one, list | tuple):
             open_.extend(_any(one))
         else:
-            names = fields_of(type(one))
-            open_.extend(_get(one, name) for name in names or ())
+            kind: Any = type(one)
+            open_.extend(_get(one, name) for name in _field_names(kind))
     return False
+
+
+@lru_cache(maxsize=256)
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(fields_of(cls) or ())
 
 
 def _get(value: Any, name: str) -> Any:

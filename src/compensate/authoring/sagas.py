@@ -310,7 +310,8 @@ def saga(
 
     The function is called once, now, with references in place of its params. Each action that it calls becomes a node,
     each reference that it passes on an edge, and what it returns the saga's output. It must be a plain `def`, and may
-    not look at values: there are none yet.
+    not look at values: there are none yet. Every such look is refused, but for `is`, which Python lets nobody refuse:
+    `result is None` is always false here.
 
     Args:
         fn: The function, when used without parentheses.
