@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -181,7 +181,9 @@ class Recorder:
     # -- writing -----------------------------------------------------------
 
     @contextmanager
-    def calling(self, ctx: Ctx[Any], value: object = UNSET, *, actor: str = "") -> Iterator[Call]:
+    def calling(
+        self, ctx: Ctx[Any], value: object = UNSET, *, actor: str = ""
+    ) -> Generator[Call, None, None]:
         """Record one run of an action or undo: its begin, and that it raised if it does.
 
         Args:
@@ -193,7 +195,14 @@ class Recorder:
 
         def write(kind: Kind, value: bytes | None) -> int:
             return self.note(
-                ctx.saga_id, ctx.node, ctx.direction, kind, attempt=ctx.attempt, key=ctx.key, value=value, actor=actor
+                ctx.saga_id,
+                ctx.node,
+                ctx.direction,
+                kind,
+                attempt=ctx.attempt,
+                key=ctx.key,
+                value=value,
+                actor=actor,
             )
 
         write("begin", encode(value))
@@ -254,9 +263,7 @@ class Recorder:
     def effects(self, saga_id: str | None = None) -> list[Effect]:
         """What user code did, in order; of one saga, or of all."""
         return [
-            Effect(
-                order, r.saga, r.node, r.direction, r.kind, r.attempt, r.key, r.value, r.actor, r.durable
-            )
+            Effect(order, r.saga, r.node, r.direction, r.kind, r.attempt, r.key, r.value, r.actor, r.durable)
             for order, r in self._all()
             if isinstance(r, _Acted) and saga_id in (None, r.saga)
         ]
@@ -300,7 +307,9 @@ class SqliteRecorder(Recorder):
         self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = normal")
-        self._db.execute("create table if not exists record (n integer primary key autoincrement, json blob not null)")
+        self._db.execute(
+            "create table if not exists record (n integer primary key autoincrement, json blob not null)"
+        )
 
     def close(self) -> None:
         """Close the file."""

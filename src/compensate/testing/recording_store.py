@@ -56,28 +56,35 @@ class RecordingStore:
 
     @property
     def url(self) -> str:
+        """As `Store.url`."""
         return self._store.url
 
     async def open(self) -> None:
+        """As `Store.open`."""
         await self._store.open()
 
     async def close(self) -> None:
+        """As `Store.close`."""
         await self._store.close()
 
     # -- owners ------------------------------------------------------------
 
     async def join(self, owner: str, now: float, lease: float) -> None:
+        """As `Store.join`."""
         await self._plain("join", self._store.join(owner, now, lease))
 
     async def renew(self, owner: str, now: float, lease: float) -> bool:
+        """As `Store.renew`."""
         return await self._plain("renew", self._store.renew(owner, now, lease))
 
     async def leave(self, owner: str) -> None:
+        """As `Store.leave`."""
         await self._plain("leave", self._store.leave(owner))
 
     async def claim(
         self, owner: str, now: float, *, limit: int, parked: bool = False
     ) -> list[StoredSaga | Damaged]:
+        """As `Store.claim`."""
         call = self._recorder.called("claim", "", self._actor)
         try:
             claimed = await self._store.claim(owner, now, limit=limit, parked=parked)
@@ -88,6 +95,7 @@ class RecordingStore:
         return claimed
 
     async def claim_one(self, saga_id: str, owner: str, now: float) -> StoredSaga | None:
+        """As `Store.claim_one`."""
         call = self._recorder.called("claim_one", saga_id, self._actor)
         try:
             stored = await self._store.claim_one(saga_id, owner, now)
@@ -98,27 +106,32 @@ class RecordingStore:
         return stored
 
     def release(self, saga_id: str, epoch: int) -> Done:
+        """As `Store.release`."""
         call = self._recorder.called("release", saga_id, self._actor, epoch)
         return self._write(call, lambda: self._store.release(saga_id, epoch))
 
     # -- logs --------------------------------------------------------------
 
     def create(self, saga: NewSaga, owner: str) -> Done:
+        """As `Store.create`."""
         call = self._recorder.called("create", saga.id, self._actor, 1, saga.events)
         return self._write(call, lambda: self._store.create(saga, owner))
 
     def append(
         self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
     ) -> Done:
+        """As `Store.append`."""
         call = self._recorder.called("append", saga_id, self._actor, epoch, events)
         return self._write(call, lambda: self._store.append(saga_id, epoch, expected_seq, events, status))
 
     # -- reading -----------------------------------------------------------
 
     async def load(self, saga_id: str) -> StoredSaga:
+        """As `Store.load`."""
         return await self._plain("load", self._store.load(saga_id), saga_id)
 
     async def events(self, saga_id: str, after: int = 0) -> list[Event]:
+        """As `Store.events`."""
         return await self._plain("events", self._store.events(saga_id, after), saga_id)
 
     async def page(
@@ -129,23 +142,29 @@ class RecordingStore:
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page:
+        """As `Store.page`."""
         return await self._store.page(status=status, name=name, cursor=cursor, limit=limit)
 
     async def delete(self, saga_id: str) -> None:
+        """As `Store.delete`."""
         await self._plain("delete", self._store.delete(saga_id), saga_id)
 
     # -- operators' requests -----------------------------------------------
 
     async def post(self, saga_id: str, verb: Verb, data: bytes, now: float) -> int:
+        """As `Store.post`."""
         return await self._plain("post", self._store.post(saga_id, verb, data, now), saga_id)
 
     async def requests(self, owner: str) -> Sequence[Request]:
+        """As `Store.requests`."""
         return await self._store.requests(owner)
 
     async def answer(self, number: int, answer: Answer) -> None:
+        """As `Store.answer`."""
         await self._store.answer(number, answer)
 
     async def answered(self, number: int) -> Answer | None:
+        """As `Store.answered`."""
         return await self._store.answered(number)
 
     # -- noting ------------------------------------------------------------
