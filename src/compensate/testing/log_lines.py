@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from compensate.core import events as e
 from compensate.core.dag import Dag
 from compensate.core.events import Event
-from compensate.testing.shape import Leaf, Shape, Unknown, Worker
+from compensate.testing.shape import Leaf, Shape, Unknown, Worker, count_of
 from compensate.testing.violations import Report
 
 _ENDS: Final = (e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK)
@@ -270,7 +270,8 @@ class Walk:
             )
             return
         count = event.data.count if isinstance(event.data, e.Expanded) else -1
-        if not isinstance(items, list) or len(cast(list[Any], items)) != count:
+        size = count_of(items)
+        if size != count:
             self.report.add(
                 "S6", f"the fan-out {path} was expanded to {count}, which is not its list", [event]
             )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard
 
 from compensate.core.dag import (
     PARAMS,
@@ -178,8 +178,8 @@ class Worker:
         """What a leaf's action is to be given, by parameter name."""
         given = {name: self.value(expr, leaf.scope) for name, expr in leaf.node.inputs.items()}
         if leaf.position is not None and leaf.node.each is not None:
-            items = self.value(leaf.node.each.items, leaf.scope)
-            if not isinstance(items, list) or leaf.position >= len(cast(list[Any], items)):
+            items: Any = self.value(leaf.node.each.items, leaf.scope)
+            if leaf.position >= count_of(items):
                 raise Unknown(f"its fan-out's list has no item {leaf.position}")
             given[leaf.node.each.param] = items[leaf.position]
         return given
@@ -241,6 +241,19 @@ class Worker:
 _SIMPLE: Final[tuple[type, ...]] = (bool, type(None), str)
 
 
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _is_dict(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def count_of(items: Any) -> int:
+    """How many items a JSON list has; -1: it is no list."""
+    return len(items) if _is_list(items) else -1
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two JSON values say the same. 1 and 1.0 do; 1 and true do not."""
     todo: list[tuple[Any, Any]] = [(one, other)]
@@ -249,15 +262,14 @@ def same(one: Any, other: Any) -> bool:
         if isinstance(one, _SIMPLE) or isinstance(other, _SIMPLE):
             if type(one) is not type(other) or one != other:
                 return False
-        elif isinstance(one, dict) and isinstance(other, dict):
-            mine, theirs = cast(dict[str, Any], one), cast(dict[str, Any], other)
-            if mine.keys() != theirs.keys():
+        elif _is_dict(one) and _is_dict(other):
+            if one.keys() != other.keys():
                 return False
-            todo.extend((mine[name], theirs[name]) for name in mine)
-        elif isinstance(one, list) and isinstance(other, list):
-            if len(cast(list[Any], one)) != len(cast(list[Any], other)):
+            todo.extend((one[name], other[name]) for name in one)
+        elif _is_list(one) and _is_list(other):
+            if len(one) != len(other):
                 return False
-            todo.extend(zip(cast(list[Any], one), cast(list[Any], other), strict=True))
+            todo.extend(zip(one, other, strict=True))
         elif one != other:
             return False
     return True
