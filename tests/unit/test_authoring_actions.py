@@ -13,8 +13,10 @@ from compensate.authoring import (
     Action,
     ActionRegistry,
     Ctx,
+    DagBuilder,
     action,
     action_constant,
+    action_node,
     inject_error_action,
     no_op_undo,
 )
@@ -301,6 +303,27 @@ def test_an_undo_declared_after_the_action_was_traced_is_refused_since_the_dag_l
         return hold("a")
 
     with pytest.raises(DefinitionError, match="saga one was traced without it"):
+        undo_of(hold, _sure)
+
+
+def test_a_trace_that_failed_leaves_the_actions_free_for_their_undos() -> None:
+    hold = hold_action()
+    with pytest.raises(ZeroDivisionError):
+
+        @make_saga
+        def one() -> Hold:
+            return [hold("a")][1 // 0]
+
+    undo_of(hold, _sure)
+    assert hold.undo_fn is _sure
+
+
+def test_an_undo_declared_after_a_dag_was_built_is_refused_too() -> None:
+    hold = hold_action()
+    registry = ActionRegistry()
+    registry.register(hold)
+    DagBuilder("d", registry).append(action_node("a", hold, inputs={"id": "x"})).build()
+    with pytest.raises(DefinitionError, match="dag d was built without it"):
         undo_of(hold, _sure)
 
 

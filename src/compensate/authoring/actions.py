@@ -98,7 +98,7 @@ class Action(Generic[P, T]):
         self.undo_retry = UNDO
         self.undo_timeout: float | None = None
         self.placed_in = ""
-        """The first saga that uses it: its undo can no longer change."""
+        """What first used it, in words: its undo can no longer change."""
         self.__name__ = fn.__name__
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
@@ -256,7 +256,7 @@ class Action(Generic[P, T]):
             )
         if self.placed_in:
             raise DefinitionError(
-                f"{where}: saga {self.placed_in} was traced without it; declare the undo before the saga"
+                f"{where}: {self.placed_in} without it; declare the undo before the action is used"
             )
         self.undo_takes_ctx = _check_undo(fn, where, self.output.type, unknown)
         self.undo_fn = fn

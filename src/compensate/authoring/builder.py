@@ -271,6 +271,9 @@ class DagBuilder:
             )
         dag = msgspec.structs.replace(dag, output=output)
         validate(dag)
+        for name in action_names(dag):
+            action = self._registry.get(name)
+            action.placed_in = action.placed_in or f"dag {self._name} was built"
         return dag
 
     def _last(self, nodes: tuple[Node, ...], where: str) -> str:

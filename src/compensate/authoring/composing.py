@@ -119,8 +119,7 @@ def holds_reference(value: Any) -> bool:
         elif isinstance(one, list | tuple):
             open_.extend(_any(one))
         else:
-            kind: Any = type(one)
-            open_.extend(_get(one, name) for name in _field_names(kind))
+            open_.extend(_get(one, name) for name in _field_names(one.__class__))
     return False
 
 

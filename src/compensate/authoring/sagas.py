@@ -67,6 +67,13 @@ class Definition:
         self.where = where
         kinds = [p.kind for p in signature.parameters.values()]
         self.by_place = Parameter.KEYWORD_ONLY not in kinds
+        self._fields = [(to_json(name) + b":", codec.encode) for name, codec in self.params.items()]
+
+    def encode_by_place(self, args: tuple[Any, ...]) -> bytes:
+        """The params as JSON, one value each, in order."""
+        return (
+            b"{" + b",".join([field + encode(arg) for (field, encode), arg in zip(self._fields, args)]) + b"}"
+        )  # noqa: B905
 
     @cached_property
     def encoded(self) -> bytes:
@@ -250,11 +257,17 @@ class Saga(Generic[P, T]):
         Raises:
             ParamsInvalid: An argument is missing, unknown, or not of its type.
         """
+        definition = self.definition
         try:
+            if definition.by_place and not kwargs and len(args) == len(definition.params):
+                # Every saga's start comes by here, most of them this way.
+                return definition.encode_by_place(args)
             values = self.bind(*args, **kwargs)
         except TypeError as error:
             raise ParamsInvalid(f"saga {self.name}: {error}; it takes {self._taken()}") from None
-        params = self.definition.params
+        except SerializeFailed as error:
+            raise ParamsInvalid(f"{error}") from error
+        params = definition.params
         try:
             return join_fields((name, params[name].encode(value)) for name, value in values.items())
         except SerializeFailed as error:
@@ -371,7 +384,7 @@ def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
         raise DefinitionError(f"{where}: a saga takes no Ctx; its actions do")
     codec = signature.output()
     positional = sum(p.kind is not Parameter.KEYWORD_ONLY for p in signature.bare.parameters.values())
-    tracer = Tracer(name)
+    tracer = Tracer()
     returned = tracer.run(fn, signature.params, positional)
     output = _output(returned, codec, tracer, where)
     dag = Dag(name, tuple(tracer.nodes), tuple(signature.params), output)
@@ -379,6 +392,8 @@ def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
         validate(dag)
     except DefinitionError as error:
         raise type(error)(f"{where}: {error}") from None
+    for one in tracer.actions.values():
+        one.placed_in = one.placed_in or f"saga {name} was traced"
     nothing = codec.type is type(None)
     return Definition(
         dag, signature.bare, signature.params, None if nothing else codec, tracer.actions, where

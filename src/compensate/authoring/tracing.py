@@ -32,8 +32,7 @@ class Tracer:
     `reserve_3`, in the order of the calls.
     """
 
-    def __init__(self, saga: str) -> None:
-        self.saga = saga
+    def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.actions: dict[str, Any] = {}
         self._names: set[str] = set()
@@ -132,7 +131,6 @@ class Tracer:
                     f"{where}: another action is named {name} in this saga; stored sagas find actions by name, so "
                     "give one of them another: @action(name=...)"
                 )
-            action.placed_in = action.placed_in or self.saga
 
     def _name(self, wanted: str | None, default: str, where: str) -> str:
         if wanted is not None:
