@@ -290,8 +290,8 @@ async def test_a_chain_of_ten_costs_eleven_commits_and_none_waits_for_a_thread(
     writes += [partial(store.append, "s", 1, seq, steps(seq + 1), "running") for seq in range(1, 19, 2)]
     writes.append(partial(store.append, "s", 1, 19, saga_event(20, e.SAGA_COMPLETED), "completed"))
     for write in writes:
+        await asyncio.sleep(0)  # the action: the loop turns
         assert write() is None, "durable on return"
-        await asyncio.sleep(0)
     assert len(writes) == 11
     assert store.commits - before == 11
     assert store.checkpoints == 0
