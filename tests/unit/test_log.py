@@ -87,6 +87,12 @@ def test_a_start_that_does_not_count_on_is_refused(attempt: int) -> None:
     refused(Run(dag(node("a", retry=Retry(3)))).fail("a"), e.STARTED, "a", attempt)
 
 
+def test_a_plain_failure_after_a_doubt_is_refused() -> None:
+    run = Run(dag(node("a"))).crash()
+    refused(run, e.FAILED, "a", 2, e.Failed(BOOM))
+    run.fold().apply(Event(len(run.log) + 1, 2, run.now, e.FAILED, "a", 2, e.Failed(BOOM, clean=True)))
+
+
 def test_a_start_after_the_attempts_were_used_up_is_refused() -> None:
     run = Run(dag(node("p", pivot=True), node("b", "p", retry=Retry(2)))).ok("p").fail("b", permanent=True)
     run.log.pop()  # stuck

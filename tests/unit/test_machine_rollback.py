@@ -235,6 +235,19 @@ def test_nothing_is_undone_that_a_lingering_node_depends_on() -> None:
     honest(run.undone("z"))
 
 
+@pytest.mark.parametrize("undo", ["none", "output"])
+def test_a_node_given_its_output_while_its_thread_runs_holds_back_what_it_depends_on(undo: str) -> None:
+    run = Run(dag(node("z"), node("a", "z", undo=undo), node("b", "a"))).ok("z")
+    run.machine.linger(run.i("a"))
+    run.machine.doubt(run.i("a"), "timeout", run.now, permanent=True)
+    run.machine.resolve("a", run.now, output=b"1")
+    run.go().fail("b")
+    assert run.status == "rolling_back"
+    assert run.undoing == []
+    run.machine.landed(run.i("a"))
+    assert run.go().undoing == (["z"] if undo == "none" else ["a"])
+
+
 def test_a_skipped_undo_whose_thread_still_runs_releases_what_it_depends_on_once_and_only_at_its_end() -> (
     None
 ):

@@ -121,6 +121,8 @@ class Fold:
                 raise self._corrupt(event, "there is nothing to undo, or no output to undo it with")
         if kind == e.STARTED and self.rollback is not None and self.plan.action(i).undo != "output":
             raise self._corrupt(event, "rollback has begun, and the node's undo needs no output")
+        if kind == e.FAILED and i in self.doubted and not cast(e.Failed, event.data).clean:
+            raise self._corrupt(event, "the node is in doubt, and a plain failure does not clear that")
         if kind in _STARTS and i in self._given_up:
             raise self._corrupt(event, "its attempts were used up, and nobody decided to retry")
 
