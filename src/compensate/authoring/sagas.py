@@ -20,7 +20,7 @@ from compensate.authoring.registry import ActionRegistry, action_names
 from compensate.authoring.signatures import Signature, require_function, written_at
 from compensate.authoring.tracing import Tracer, add_node
 from compensate.codec import TypeCodec, type_codec
-from compensate.codec.records import encode_dag, fingerprint, join_fields
+from compensate.codec.records import encode_dag, fingerprint, join_fields, to_json
 from compensate.core.dag import Dag, Each, Expr, SubsagaNode, validate
 from compensate.core.names import check_name, check_saga_id
 from compensate.core.plan import Plan
@@ -71,9 +71,8 @@ class Definition:
 
     def encode_by_place(self, args: tuple[Any, ...]) -> bytes:
         """The params as JSON, one value each, in order."""
-        return (
-            b"{" + b",".join([field + encode(arg) for (field, encode), arg in zip(self._fields, args)]) + b"}"
-        )  # noqa: B905
+        parts = [field + encode(arg) for (field, encode), arg in zip(self._fields, args, strict=True)]
+        return b"{" + b",".join(parts) + b"}"
 
     @cached_property
     def encoded(self) -> bytes:

@@ -29,6 +29,10 @@ LAST: Final = -2
 """In `Plan.successor`: the saga's end."""
 
 
+LONGEST_STRAIGHT: Final = 64
+"""Most nodes of a `Plan.straight`: a longer chain has to let others have their turn."""
+
+
 class Scope:
     """The namespace of one subsaga (or of the saga): what its names and params stand for."""
 
@@ -61,6 +65,8 @@ class Plan:
         successor: The action node that waits for this one alone, if that is all that waits for it; `LAST` if only the
             saga's end waits; else -1.
         predecessor: The action node for which alone this one waits; else -1.
+        straight: All nodes in order, if the dag is nothing but a short chain of actions without `when`, fan-out or pivot;
+            else empty.
         bindings: Kept here by the runtime: the plan joined to code.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """
@@ -86,6 +92,7 @@ class Plan:
         self.missing: list[int] = [len(deps) for deps in self.deps]
         self.end = self.root.end
         self.successor, self.predecessor = self._links()
+        self.straight = self._straight()
         self.bindings: object = None
 
     # -- laying flat -------------------------------------------------------
@@ -180,6 +187,20 @@ class Plan:
             if len(before) == 1 and self.kinds[before[0]] == ACTION:
                 predecessor[i] = before[0]
         return successor, predecessor
+
+    def _straight(self) -> tuple[int, ...]:
+        first = self.dependants[ROOT]
+        if len(first) != 1 or self.kinds[first[0]] != ACTION or first[0] in self.asks or self.pivots:
+            return ()
+        line = first
+        while len(line) <= LONGEST_STRAIGHT:
+            after = self.successor[line[-1]]
+            if after == LAST:
+                return tuple(line)
+            if after < 0:
+                return ()
+            line = [*line, after]
+        return ()
 
     # -- fan-outs ----------------------------------------------------------
 

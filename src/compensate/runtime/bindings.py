@@ -8,7 +8,7 @@ of today's code but its actions, by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from compensate.authoring import Action
 from compensate.codec import TypeCodec
@@ -86,6 +86,16 @@ class Bound:
         )
 
 
+class Link(NamedTuple):
+    """One node of a chain, with all that running it the straight way takes."""
+
+    bound: Bound
+    name: str
+    node: int
+    source: int
+    """Place in the chain of the node whose output it takes; -1: it takes something else."""
+
+
 class Bindings:
     """All action nodes of a plan, joined to their actions. Made once for a dag, shared by its sagas."""
 
@@ -109,6 +119,21 @@ class Bindings:
                 bound = made[which] = Bound(spec, find(spec.action), plan.scopes[i], plan.kinds)
             self._bound[i] = bound
         self.list: list[Bound | None] = [self._bound.get(i) for i in range(len(plan.names))]
+        self.straight = self._straight()
+
+    def _straight(self) -> list[Link]:
+        """The links of the dag's one chain, if its sagas can be run the straight way; else nothing. See `straight`."""
+        line = self.plan.straight
+        if not line or self.plan.dag.output != Ref(self.plan.names[line[-1]]):
+            return []
+        links: list[Link] = []
+        for i in line:
+            bound = self._bound[i]
+            if bound.link is None:
+                return []
+            source = line.index(bound.link.source) if bound.link.source >= 0 else -1
+            links.append(Link(bound, self.plan.names[i], i, source))
+        return links
 
     @classmethod
     def unbound(cls, plan: Plan, why: str) -> Bindings:
@@ -116,6 +141,7 @@ class Bindings:
         bindings = object.__new__(cls)
         bindings.plan = plan
         bindings.missing = why
+        bindings.straight = []
         return bindings
 
     def of(self, i: int, machine: Fold) -> Bound:

@@ -110,7 +110,7 @@ class Execution:
         self.cancelled: set[int] = set()
         """Nodes whose action was cancelled because a rollback's grace was over."""
         self._new = new
-        self._caller = Caller(self)
+        self.caller = Caller(self)
         self._watchers: list[asyncio.Future[None]] = []
 
     owner = ""
@@ -127,6 +127,11 @@ class Execution:
     _driver: asyncio.Task[Any] | None = None
     _has_news = False
     _broken: BaseException | None = None  # what a task raised that is no outcome of an action
+
+    def in_place(self, i: int, task: asyncio.Task[Any] | None) -> None:
+        """Node `i` is already running, in `task`."""
+        self._place = i
+        self._driver = task
 
     @property
     def id(self) -> str:
@@ -146,8 +151,12 @@ class Execution:
             Fenced: Somebody else adopted the saga.
             CorruptLog: The log was found damaged when it had to be read again.
         """
+        self._place = -1
         self._driver = asyncio.current_task()
         try:
+            if self._side is not None:
+                side, self._side = self._side, None
+                await side
             while not self.stopping:
                 commands = self._commands
                 if commands is None:
@@ -200,7 +209,7 @@ class Execution:
 
         What `drive` does at large, on the shortest path: this loop is what a saga's speed is made of.
         """
-        machine, caller, bindings, now = self.machine, self._caller, self.bindings.list, self.setting.clock.now
+        machine, caller, bindings, now = self.machine, self.caller, self.bindings.list, self.setting.clock.now
         i = command.node
         for _ in range(_LONGEST_STRETCH):
             bound = bindings[i] if i < len(bindings) else None
@@ -235,7 +244,7 @@ class Execution:
 
     async def _go_back_along(self, command: RunUndo) -> None:
         """The same the other way."""
-        machine, caller, bindings, now = self.machine, self._caller, self.bindings.list, self.setting.clock.now
+        machine, caller, bindings, now = self.machine, self.caller, self.bindings.list, self.setting.clock.now
         i = command.node
         for _ in range(_LONGEST_STRETCH):
             bound = bindings[i] if i < len(bindings) else None
@@ -266,8 +275,8 @@ class Execution:
 
     def _run(self, command: RunAction | RunUndo) -> Coroutine[Any, Any, None]:
         if isinstance(command, RunAction):
-            return self._caller.act(command.node, command.attempt)
-        return self._caller.undo(command.node, command.attempt)
+            return self.caller.act(command.node, command.attempt)
+        return self.caller.undo(command.node, command.attempt)
 
     def _next(self) -> list[Command]:
         """Ask the machine, within the room that there is."""
@@ -323,7 +332,7 @@ class Execution:
         task = self._driver if i == self._place else self.running.get(i)
         if task is not None and i not in self.cancelled:
             self.cancelled.add(i)
-            self._caller.expire(i)
+            self.caller.expire(i)
             task.cancel()
 
     def _answer(self, ask: Ask) -> None:
@@ -399,7 +408,7 @@ class Execution:
         except (Conflict, Unavailable) as error:
             if self._new is not None:
                 raise
-            return self._read_again(events, error)
+            return self.read_again(events, error)
         if done is not None:
             return self._until(done, events)
         self._new = None
@@ -415,7 +424,7 @@ class Execution:
         except (Conflict, Unavailable) as error:
             if self._new is not None:
                 raise
-            return await self._read_again(events, error)
+            return await self.read_again(events, error)
         finally:
             self._saving.set_result(None)
             self._saving = None
@@ -436,8 +445,11 @@ class Execution:
         done = self._append()
         return done is None or await done
 
-    async def _read_again(self, lost: list[Event], error: StoreError) -> bool:
-        """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again."""
+    async def read_again(self, lost: list[Event], error: StoreError) -> bool:
+        """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again.
+
+        Always `False`: what was decided is void.
+        """
         self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
         old = self.machine
         stored = await self._load_patiently()
@@ -529,7 +541,7 @@ class Execution:
         if self._place >= 0 and self._driver is not None:
             running[self._place] = self._driver
         for i, task in running.items():
-            self._caller.expire(i)
+            self.caller.expire(i)
             task.cancel()
 
     async def _stopped(self) -> s.SagaStatus | None:

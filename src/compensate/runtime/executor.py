@@ -17,7 +17,7 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
 from compensate.core.plan import Plan
-from compensate.errors import IllegalRequest, ParamsInvalid
+from compensate.errors import CompensateError, IllegalRequest, ParamsInvalid
 from compensate.runtime import trace
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
@@ -25,6 +25,7 @@ from compensate.runtime.execution import Execution, Setting
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.runs import ending
+from compensate.runtime.straight import Straight
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
 
@@ -83,6 +84,7 @@ class SagaExecutor(Generic[T]):
             self._bindings = _bindings(saga)
         self._execution: Execution | None = None
         self._stored: Machine | None = None
+        self._straight: Straight | None = None
 
     def _observe(self, saga_id: str, events: Sequence[Event]) -> None:
         self.events.extend(events)
@@ -150,24 +152,33 @@ class SagaExecutor(Generic[T]):
             StoreError: The log could not be written.
         """
         execution = self._execution
+        if execution is not None and execution.ended and execution.machine.status not in s.ENDS:
+            execution = self._execution = await self._go_on()  # an earlier call was cancelled
         if execution is None:
             if self._stored is not None:
                 execution = await self._go_on()
-            else:
+            elif self._straight is None:
                 execution = await self._begin(args, kwargs)
             self._execution = execution
+        if execution is None:
+            assert self._straight is not None
+            return self._decode(self._straight.outputs[-1])
         if not execution.ended:
             await execution.drive()
         machine = execution.machine
         if machine.status != s.COMPLETED:
             raise ending(machine, execution.exceptions)
-        data = execution.values.output(machine.plan.end)
-        if isinstance(self.saga, Dag) or self.saga.output is None:
+        return self._decode(execution.values.output(machine.plan.end))
+
+    def _decode(self, data: bytes) -> T:
+        saga = self.saga
+        if isinstance(saga, Dag) or saga.output is None:
             output: T = r.from_json(data)
             return output
-        return self.saga.output.decode(data)  # type: ignore[no-any-return]
+        return saga.output.decode(data)  # type: ignore[no-any-return]
 
-    async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution:
+    async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
+        """Store the saga; the execution that is to be driven, or `None` if it has completed the straight way."""
         if not self._opened:
             await self.store.open()
             self._opened = True
@@ -179,14 +190,28 @@ class SagaExecutor(Generic[T]):
         else:
             params, encoded = saga.encode_params(*args, **kwargs), saga.encoded
             name, fingerprint = saga.name, saga.fingerprint
+        if self._bindings.straight and not self._setting.inject:
+            straight = self._straight = Straight(self._bindings, self.id, params, self.events, self._take_over)
+
+            def new(events: list[Event], at: float) -> NewSaga:
+                return NewSaga(self.id, name, fingerprint, encoded, events, s.RUNNING, at)
+
+            try:
+                await straight.run(self.store, self._setting.clock.now, new, OWNER)
+            except CompensateError:
+                self._straight = None
+                raise
+            return straight.execution
         machine = Machine(self._plan, self.id, 1, self._grace)
         now = self._setting.clock.now()
         machine.create(params, now)
+        return self._execute(
+            machine, lambda events: NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
+        )
 
-        def new(events: list[Event]) -> NewSaga:
-            return NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
-
-        return self._execute(machine, new)
+    def _take_over(self, machine: Machine) -> Execution:
+        execution = self._execution = self._execute(machine)
+        return execution
 
     def _execute(self, machine: Machine, new: Any = None) -> Execution:
         execution = Execution(machine, self._bindings, self._setting, new)
@@ -212,12 +237,15 @@ class SagaExecutor(Generic[T]):
             Stuck: An undo could not be done.
         """
         execution = self._execution
+        straight = self._straight
+        if execution is None and straight is not None and len(straight.outputs) < len(self._plan.straight):
+            execution = straight.take_over()
         if execution is not None and not execution.ended:
             await execution.request(lambda machine, now: machine.roll_back(now, who=who, why=reason))
             return
         if execution is not None:
             exceptions = execution.exceptions
-        elif self._stored is not None:
+        elif self._stored is not None or straight is not None:
             exceptions = {}
         else:
             raise IllegalRequest(f"saga {self.id}: nothing was executed yet, so there is nothing to roll back")
@@ -236,7 +264,12 @@ class SagaExecutor(Generic[T]):
         """What the saga's events amount to so far."""
         if self._execution is not None:
             return self._execution.machine
-        return self._stored or Machine(self._plan, self.id)
+        if self._stored is None:
+            folded = Machine.fold(self._plan, self.id, self.events, 1, self._grace)
+            if self._straight is None or folded.status not in s.ENDS:
+                return folded
+            self._stored = folded
+        return self._stored
 
     def completed_nodes(self) -> list[str]:
         """Action nodes whose effect stands."""

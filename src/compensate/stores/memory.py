@@ -61,7 +61,9 @@ class _Saga:
         self.fingerprint = new.fingerprint
         self.dag = new.dag
         self.status: SagaStatus = new.status
-        self.paused, self.parked = flags(new.events, new.status, False, False)
+        self.paused = self.parked = False
+        if new.status == STUCK:
+            self.paused, self.parked = flags(new.events, new.status, False, False)
         self.epoch = 1
         self.owner = owner
         self.events = list(new.events)
