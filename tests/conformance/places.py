@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compensate.stores import open_store
 from compensate.stores.base import Store
+from compensate.stores.file_names import encode_id
 from compensate.testing.conformance import Place
 
 
@@ -41,4 +42,19 @@ class SqlitePlace:
         return True
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"memory": MemoryPlace, "sqlite": SqlitePlace}
+class FilePlace:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "sagas"
+
+    def store(self) -> Store:
+        return open_store(f"file:///{self.path}")
+
+    def damage(self, saga_id: str) -> bool:
+        log = self.path / f"{encode_id(saga_id)}.log"
+        data = log.read_bytes()
+        assert data.count(b'{"seq":3,"epoch"') == 1
+        log.write_bytes(data.replace(b'{"seq":3,"epoch"', b'{"seq":3, "epoc"'))
+        return True
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"memory": MemoryPlace, "sqlite": SqlitePlace, "file": FilePlace}
