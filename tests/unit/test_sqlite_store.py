@@ -21,6 +21,7 @@ import pytest
 from compensate.core import events as e
 from compensate.core.events import Event
 from compensate.errors import (
+    Conflict,
     CorruptLog,
     Fenced,
     SagaExists,
@@ -395,6 +396,8 @@ async def test_a_group_whose_commit_fails_is_unavailable_and_the_store_goes_on_a
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         for number in range(8):
             assert (await store.load(f"s{number}")).record.last_seq == 1
+            with pytest.raises(Conflict):  # nothing is remembered of what was lost
+                await done(store.append(f"s{number}", 1, 3, steps(4), "running"))
         await asyncio.gather(*(one(number) for number in range(8)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
