@@ -433,7 +433,7 @@ class Machine(Fold):
         """
         plan = self.plan
         j = plan.predecessor[i]
-        if j < 0 or self._live[j] != 1 or self.state[j] != s.COMPLETED or plan.action(j).undo == "none":
+        if j < 0 or not plan.undoable[j] or self._live[j] != 1 or self.state[j] != s.COMPLETED:
             self.undo_succeed(i, now)
             return -1
         names = plan.names

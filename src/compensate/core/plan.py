@@ -65,6 +65,7 @@ class Plan:
         successor: The action node that waits for this one alone, if that is all that waits for it; `LAST` if only the
             saga's end waits; else -1.
         predecessor: The action node for which alone this one waits; else -1.
+        undoable: Whether each is an action node with an undo.
         straight: All nodes in order, if the dag is nothing but a short chain of actions without `when`, fan-out or pivot;
             else empty.
         bindings: Kept here by the runtime: the plan joined to code.
@@ -92,6 +93,7 @@ class Plan:
         self.missing: list[int] = [len(deps) for deps in self.deps]
         self.end = self.root.end
         self.successor, self.predecessor = self._links()
+        self.undoable = [isinstance(spec, ActionNode) and spec.undo != "none" for spec in self.specs]
         self.straight = self._straight()
         self.bindings: object = None
 
@@ -208,7 +210,7 @@ class Plan:
         """A plan of one saga's own, which may grow."""
         other = object.__new__(Plan)
         other.__dict__.update(self.__dict__)
-        for name in ("names", "kinds", "specs", "scopes", "position", "pivots", "missing", "successor", "predecessor"):
+        for name in ("names", "kinds", "specs", "scopes", "position", "pivots", "missing", "undoable", "successor", "predecessor"):
             setattr(other, name, list(getattr(self, name)))
         other.deps = [list(deps) for deps in self.deps]
         other.dependants = [list(dependants) for dependants in self.dependants]
@@ -230,6 +232,7 @@ class Plan:
             self._edge(begin, i)
             self._edge(i, end)
             self.missing.append(1)
+            self.undoable.append(self.undoable[end])
             self.successor.append(-1)
             self.predecessor.append(-1)
         self.missing[end] += count

@@ -39,7 +39,7 @@ class Input:
 class Bound:
     """An action node joined to its action."""
 
-    __slots__ = ("action", "encode", "fn", "keyword", "link", "plain", "positional", "scope", "spec", "undo_link")
+    __slots__ = ("action", "decode", "encode", "fn", "keyword", "link", "plain", "positional", "scope", "spec", "undo_link")
 
     def __init__(self, spec: ActionNode, action: Action[Any, Any], scope: Scope, kinds: list[int]) -> None:
         self.spec = spec
@@ -78,12 +78,11 @@ class Bound:
         """Its one argument, if it has one and the shortest way will do: a link of a chain."""
         if self.plain and len(self.positional) == 1:
             self.link = self.positional[0]
-        self.undo_link = (
-            action.undo_fn is not None
-            and action.undo_is_async
-            and not action.undo_takes_ctx
-            and spec.undo_timeout is None
-        )
+        self.decode: Decode = action.output.decode
+        self.undo_link: Callable[..., Any] | None = None
+        """Its undo, if the shortest way of calling it will do."""
+        if action.undo_is_async and not action.undo_takes_ctx and spec.undo_timeout is None:
+            self.undo_link = action.undo_fn
 
 
 class Link(NamedTuple):

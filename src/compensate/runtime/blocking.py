@@ -98,11 +98,11 @@ class Connection:
             future.cancel()  # the wait is given up (say, by ctrl-C), the saga is not
             raise
 
-    def run(self, saga: Saga[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Start a saga and wait for its end; see `Coordinator.run`."""
         return self.wait(self.coordinator.run(saga, *args, **kwargs))
 
-    def start(self, saga: Saga[P, T], *args: P.args, **kwargs: P.kwargs) -> BlockingRun[T]:
+    def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> BlockingRun[T]:
         """Start a saga; see `Coordinator.start`."""
         return BlockingRun(self, self.wait(self.coordinator.start(saga, *args, **kwargs)))
 

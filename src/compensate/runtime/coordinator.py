@@ -237,7 +237,7 @@ class Coordinator(Generic[D]):
 
     # -- running sagas -----------------------------------------------------
 
-    async def run(self, saga: Saga[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Start a saga and wait for its end.
 
         Raises: What `start` raises, and what `Run.result` raises. A retry with the same id is safe.
@@ -245,7 +245,7 @@ class Coordinator(Generic[D]):
         run = await self.start(saga, *args, **kwargs)
         return await run.result()
 
-    async def start(self, saga: Saga[P, T], *args: P.args, **kwargs: P.kwargs) -> Run[T]:
+    async def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]:
         """Start a saga; on return it is durable (S11).
 
         The id is made up unless given by `saga.with_id(...)`. Starting the same id again with the same dag and params

@@ -113,6 +113,8 @@ class Execution:
         self.caller = Caller(self)
         self._watchers: list[asyncio.Future[None]] = []
 
+    log: list[Event] | None = None
+    """Where to keep the events that are durable, if anywhere."""
     owner = ""
     stopping = False
     ended = False
@@ -162,8 +164,13 @@ class Execution:
                 if commands is None:
                     commands = self._next()
                     if self.machine.unsaved:
-                        saved = self._append()
-                        if saved is not None and not await saved:
+                        try:
+                            saved = self._append()
+                            kept = saved is None or await saved
+                        except BaseException:
+                            self._give_back(commands)
+                            raise
+                        if not kept:
                             self._give_back(commands)
                             continue
                 else:
@@ -245,18 +252,18 @@ class Execution:
     async def _go_back_along(self, command: RunUndo) -> None:
         """The same the other way."""
         machine, caller, bindings, now = self.machine, self.caller, self.bindings.list, self.setting.clock.now
+        append, saga_id, epoch = self.setting.store.append, machine.saga_id, machine.epoch
+        quiet = self.log is not None and not self.setting.observers
         i = command.node
         for _ in range(_LONGEST_STRETCH):
             bound = bindings[i] if i < len(bindings) else None
             data = machine.output[i]
-            if bound is None or not bound.undo_link or data is None:
+            if bound is None or bound.undo_link is None or data is None:
                 await caller.undo(i, machine.undo_attempt[i])
                 return
-            action = bound.action
             seq = machine.seq
             try:
-                assert action.undo_fn is not None
-                await action.undo_fn(action.output.decode(data))
+                await bound.undo_link(bound.decode(data))
             except BaseException as error:
                 caller.undo_failed(i, error)
                 return
@@ -267,8 +274,21 @@ class Execution:
             if i < 0:
                 return
             self._place = i
-            done = self._append()
-            if done is not None and not await done:
+            if quiet and self._saving is None and not self._watchers:
+                events = machine.unsaved
+                machine.unsaved = []
+                try:
+                    done = append(saga_id, epoch, seq, events, s.ROLLING_BACK)
+                except (Conflict, Unavailable) as error:
+                    await self.read_again(events, error)
+                    return
+                if done is None:
+                    self.log += events  # type: ignore[operator]
+                    continue
+                saved: Awaitable[bool] | None = self._until(done, events)
+            else:
+                saved = self._append()
+            if saved is not None and not await saved:
                 return
         await asyncio.sleep(0)
         await caller.undo(i, machine.undo_attempt[i])
@@ -299,8 +319,12 @@ class Execution:
     async def _decide(self) -> list[Command]:
         while True:
             commands = self._next()
-            if not self.machine.unsaved or await self._save():
-                return commands
+            try:
+                if not self.machine.unsaved or await self._save():
+                    return commands
+            except BaseException:
+                self._give_back(commands)  # they are never carried out
+                raise
             self._give_back(commands)
 
     def _carry_out(self, commands: list[Command]) -> bool:
@@ -412,6 +436,8 @@ class Execution:
         if done is not None:
             return self._until(done, events)
         self._new = None
+        if self.log is not None:
+            self.log += events
         if self._watchers or self.setting.observers:
             self._tell(events)
         return None
@@ -429,6 +455,8 @@ class Execution:
             self._saving.set_result(None)
             self._saving = None
         self._new = None
+        if self.log is not None:
+            self.log += events
         self._tell(events)
         return True
 

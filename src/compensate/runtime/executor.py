@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
@@ -74,7 +74,7 @@ class SagaExecutor(Generic[T]):
         self._opened = not isinstance(store, str)
         self._grace = grace
         self._setting = Setting(
-            self.store, clock or SystemClock(), deps, pool=pool, inject=inject, observers=[self._observe], report=_report
+            self.store, clock or SystemClock(), deps, pool=pool, inject=inject, report=_report
         )
         if isinstance(saga, Dag):
             self._plan = Plan(saga)
@@ -85,9 +85,6 @@ class SagaExecutor(Generic[T]):
         self._execution: Execution | None = None
         self._stored: Machine | None = None
         self._straight: Straight | None = None
-
-    def _observe(self, saga_id: str, events: Sequence[Event]) -> None:
-        self.events.extend(events)
 
     @classmethod
     async def from_stored(
@@ -216,6 +213,7 @@ class SagaExecutor(Generic[T]):
     def _execute(self, machine: Machine, new: Any = None) -> Execution:
         execution = Execution(machine, self._bindings, self._setting, new)
         execution.owner = OWNER
+        execution.log = self.events
         return execution
 
     async def _go_on(self) -> Execution:
