@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -48,10 +47,10 @@ def open_store(url: str) -> Store:
         from compensate.stores.sqlite import SqliteStore
 
         return SqliteStore(path)
-    if scheme == "file" and find_spec("compensate.stores.file"):
-        from compensate.stores.file import FileStore  # type: ignore[import-not-found,unused-ignore]
+    if scheme == "file":
+        from compensate.stores.file import FileStore
 
-        return FileStore(_path(url, rest))  # type: ignore[no-any-return,unused-ignore]
+        return FileStore(_path(url, rest))
     if scheme in ("postgresql", "postgres"):
         raise _invalid(url, "PostgreSQL needs the extra: pip install 'compensate[postgres]'")
     raise _invalid(url, f"there is no store {scheme!r}")
