@@ -1,0 +1,144 @@
+"""Events as lines of words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, cast
+
+from compensate.cli.output import clock_time, span
+from compensate.core import events as e
+from compensate.core.events import Event
+from compensate.render.words import short_type
+
+
+def line(event: Event, *, saga_id: str = "", took: float | None = None) -> str:
+    """One event on one line.
+
+    Args:
+        event: Which.
+        saga_id: Named where lines of several sagas are mixed.
+        took: Seconds since what it ends began.
+    """
+    words = _WORDS.get(event.type, _plain)(event)
+    if event.attempt > 1:
+        words += f" (attempt {event.attempt})"
+    if took is not None:
+        words += f" [{span(took)}]"
+    where = event.node or "saga"
+    return "  ".join(
+        part for part in (clock_time(event.at), saga_id, f"#{event.seq}", f"{where}: {words}") if part
+    )
+
+
+def said(error: e.ErrorInfo | None) -> str:
+    """An error in one phrase."""
+    if error is None:
+        return ""
+    return f"{short_type(error.type)}: {error.message}" if error.message else short_type(error.type)
+
+
+def _plain(event: Event) -> str:
+    return event.type.removeprefix("saga_").replace("_", " ")
+
+
+def _again(event: Event, retry_at: float | None, otherwise: str = "") -> str:
+    return otherwise if retry_at is None else f"; next attempt in {span(retry_at - event.at)}"
+
+
+def _created(event: Event) -> str:
+    data = cast(e.Created, event.data)
+    limit = "" if data.deadline is None else f", to be complete by {clock_time(data.deadline)}"
+    return f"created with {data.params.decode('utf-8', 'replace')}{limit}"
+
+
+def _failed(event: Event) -> str:
+    data = cast(e.Failed, event.data)
+    clean = " (no effect)" if data.clean else ""
+    return f"failed{clean}: {said(data.error)}{_again(event, data.retry_at)}"
+
+
+_DOUBTS: Final = {
+    "crash": "the process ended while it ran",
+    "timeout": "it timed out",
+    "cancelled": "it was cancelled",
+    "unknown": "it could not tell",
+    "unstorable": "it returned what the log cannot hold",
+    "failed_after_doubt": "it failed after an attempt in doubt",
+}
+
+
+def doubt(data: e.InDoubt) -> str:
+    """Why a node is in doubt, in words."""
+    words = _DOUBTS.get(data.reason, data.reason)
+    return f"{words}: {said(data.error)}" if data.error is not None else words
+
+
+def _in_doubt(event: Event) -> str:
+    data = cast(e.InDoubt, event.data)
+    return f"in doubt: {doubt(data)}{_again(event, data.retry_at)}"
+
+
+def _undo_failed(event: Event) -> str:
+    data = cast(e.UndoFailed, event.data)
+    if data.interrupted:
+        return "undo cut off: the process ended while it ran; it is done again"
+    return f"undo failed: {said(data.error)}{_again(event, data.retry_at, '; not tried again')}"
+
+
+def by(data: e.Decided | e.Supplied | e.Rollback) -> str:
+    """Who and why, in words."""
+    who = f" by {data.who}" if data.who else ""
+    return f"{who}: {data.why}" if data.why else who
+
+
+def _decided(words: str) -> Callable[[Event], str]:
+    return lambda event: f"{words}{by(cast(e.Decided, event.data))}"
+
+
+def _supplied(event: Event) -> str:
+    data = cast(e.Supplied, event.data)
+    return f"output {data.output.decode('utf-8', 'replace')} given{by(data)}"
+
+
+def why_rollback(data: e.Rollback) -> str:
+    """What turned a saga back, in words."""
+    if data.cause == "failure":
+        kind, colon, rest = data.why.partition(": ")
+        return f"{data.node} failed: {short_type(kind)}{colon}{rest}"
+    if data.cause == "deadline":
+        return "its deadline passed"
+    return f"asked for{by(data)}"
+
+
+def _stuck(event: Event) -> str:
+    data = cast(e.SagaStuck, event.data)
+    if data.parked:
+        return f"parked: {data.parked}"
+    nodes = "; ".join(f"{n.node} ({n.reason}); choices: {', '.join(n.choices)}" for n in data.nodes)
+    return f"stuck, an operator is needed: {nodes}"
+
+
+def _elements(event: Event) -> str:
+    count = cast(e.Expanded, event.data).count
+    return f"fans out to {count} element{'' if count == 1 else 's'}"
+
+
+_WORDS: Final[dict[str, Callable[[Event], str]]] = {
+    e.SAGA_CREATED: _created,
+    e.UNDO_STARTED: lambda _: "undoing",
+    e.FAILED: _failed,
+    e.IN_DOUBT: _in_doubt,
+    e.UNDO_FAILED: _undo_failed,
+    e.BRANCH_TAKEN: lambda _: "its condition holds",
+    e.BRANCH_SKIPPED: lambda _: "skipped: its condition does not hold",
+    e.EXPANDED: _elements,
+    e.RETRIED: _decided("to be retried, decided"),
+    e.SKIPPED: _decided("skipped, its effect stays, decided"),
+    e.RESOLVED: _decided("resolved by hand, decided"),
+    e.SUPPLIED: _supplied,
+    e.SAGA_ROLLBACK: lambda event: f"rolling back: {why_rollback(cast(e.Rollback, event.data))}",
+    e.SAGA_STUCK: _stuck,
+    e.SAGA_UNPARKED: lambda _: "goes on: the code that it needs is back",
+    e.SAGA_PAUSED: _decided("paused"),
+    e.SAGA_RESUMED: _decided("no longer paused"),
+}

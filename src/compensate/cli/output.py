@@ -1,0 +1,191 @@
+"""What a command says: documents or text on stdout, hints and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from compensate.cli import codes
+from compensate.cli.loading import CliError
+from compensate.errors import CompensateError
+from compensate.render.words import plain
+
+DEFAULT_STORE: Final = "sqlite:///compensate.db"
+WIDE: Final = 10_000
+"""Columns of what is no terminal: lines are not broken there."""
+
+
+class Output:
+    """Where one command writes.
+
+    Args:
+        as_json: Documents for programs in place of text for people.
+        debug: Tracebacks with errors.
+        name: What the program is called.
+    """
+
+    def __init__(self, *, as_json: bool, debug: bool, name: str) -> None:
+        self.as_json = as_json
+        self.debug = debug
+        self.name = name
+        self.terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+        encoding = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
+        self.ascii = not encoding.startswith("utf")
+        self.console = Console(
+            file=sys.stdout,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=not self.terminal,
+            width=None if self.terminal else WIDE,
+            # What is written into a file or pipe is for programs, whatever FORCE_COLOR says.
+            no_color=None if self.terminal else True,
+            force_terminal=self.terminal,
+        )
+        self._closed = False
+
+    # -- stdout ------------------------------------------------------------
+
+    def show(self, thing: RenderableType) -> None:
+        """Print text for people."""
+        self._write(lambda: self.console.print(thing))
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line for people. Safe with any text: what could steer a terminal is taken out."""
+        self.show(Text(plain(text), style=style, no_wrap=not self.terminal))
+
+    def raw(self, text: str) -> None:
+        """Write as it is."""
+        self._write(lambda: sys.stdout.write(text))
+
+    def document(self, data: Any) -> None:
+        """Write the one JSON document of a command."""
+        text = json.dumps(data, ensure_ascii=self.ascii, indent=2 if self.terminal else None)
+        self.raw(text + "\n")
+
+    def record(self, data: Any) -> None:
+        """Write one JSON object of a stream, on a line of its own."""
+        self.raw(json.dumps(data, ensure_ascii=self.ascii) + "\n")
+
+    def _write(self, write: Any) -> None:
+        if self._closed:
+            return
+        try:
+            write()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Nobody reads any more. A saga goes on all the same; a listing ends where `check_open` is called.
+            self._closed = True
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
+
+    @property
+    def closed(self) -> bool:
+        """Whether the reader of stdout has gone."""
+        return self._closed
+
+    # -- stderr ------------------------------------------------------------
+
+    def hint(self, text: str) -> None:
+        """Tell people more; programs that read JSON are not told."""
+        if not self.as_json:
+            sys.stderr.write(plain(text) + "\n")
+            sys.stderr.flush()
+
+    def error(self, error: BaseException) -> int:
+        """Say what went wrong; returns the exit code."""
+        if isinstance(error, click.ClickException):
+            code, message = error.exit_code, error.format_message()
+            command = (
+                error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else self.name
+            )
+            message = f"{message.rstrip('.')}; see {command} --help"
+        else:
+            code = error.code if isinstance(error, CliError) else codes.of_error(error)
+            message = str(error) if isinstance(error, CompensateError) else ""
+            if not message:
+                message = f"{type(error).__name__}: {error}".rstrip(": ")
+                message += "" if self.debug else "; --debug shows the traceback"
+        if self.debug:
+            traceback.print_exception(error)
+        if self.as_json:
+            kind = type(error).__name__
+            sys.stderr.write(json.dumps({"error": {"code": code, "kind": kind, "message": message}}) + "\n")
+        else:
+            sys.stderr.write(f"{self.name}: error: {plain(message)}\n")
+        sys.stderr.flush()
+        return code
+
+
+class LogHandler(logging.Handler):
+    """What the coordinator reports while it runs: one line each on stderr."""
+
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.WARNING)
+        self.out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        out, message = self.out, record.getMessage()
+        level = record.levelname.lower()
+        if out.as_json:
+            sys.stderr.write(json.dumps({"log": {"level": level, "message": message}}) + "\n")
+        else:
+            sys.stderr.write(f"{out.name}: {level}: {plain(message)}\n")
+        if out.debug and record.exc_info and record.exc_info[1] is not None:
+            traceback.print_exception(record.exc_info[1])
+        sys.stderr.flush()
+
+
+class Command:
+    """A command to type, made of the words that this one was given."""
+
+    def __init__(self, name: str, store: str) -> None:
+        self.name = name
+        self.store = store
+
+    def __call__(self, *words: str, apps: list[str] | None = None) -> str:
+        """The command; `apps`: what code it needs, `[]` if that is not known."""
+        parts = [*self.name.split(), *words]
+        if apps is not None and not os.environ.get("COMPENSATE_APP"):
+            for app in apps or ["MODULE"]:
+                parts += ["--app", app]
+        if self.store != (os.environ.get("COMPENSATE_STORE") or DEFAULT_STORE):
+            parts += ["--store", self.store]
+        # A word that begins with a dash would be read as an option.
+        dashed = any(word.startswith("-") for word in words[1:2])
+        if dashed:
+            parts = [part for part in parts if part not in words[1:]] + ["--", *words[1:]]
+        return shlex.join(parts)
+
+
+def clock_time(at: float) -> str:
+    """A time for people and programs: UTC, to the millisecond."""
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (OverflowError, OSError, ValueError):
+        return str(at)
+
+
+def span(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 0.0995:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 100 else f"{hours // 24} days"

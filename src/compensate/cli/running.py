@@ -1,0 +1,281 @@
+"""Commands that run sagas: `run` and `resume`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from compensate.cli import codes, documents
+from compensate.cli.loading import CliError, Code, load_code, load_saga, looks_like_definition, read_params
+from compensate.cli.looking import output_text
+from compensate.cli.options import Common, common, running
+from compensate.cli.progress import Progress
+from compensate.cli.session import (
+    Interrupted,
+    Session,
+    check_store,
+    code_of,
+    needs_code,
+    resume_hint,
+    stuck_hints,
+)
+from compensate.core import states as s
+from compensate.errors import CompensateError, StoreError
+from compensate.runtime.runs import Snapshot
+from compensate.stores.base import SagaRecord
+
+
+@click.command()
+@click.argument("spec", metavar="MODULE:SAGA")
+@click.option(
+    "--params",
+    metavar="JSON|@FILE|-",
+    default="{}",
+    help="The params, a JSON object by name; from a file, or from standard input.  [default: {}]",
+)
+@click.option(
+    "--id", "saga_id", metavar="ID", help="The saga's id; the same id again goes on with the same saga."
+)
+@running
+@common
+def run(
+    common: Common,
+    spec: str,
+    params: str,
+    saga_id: str | None,
+    apps: tuple[str, ...],
+    deps: str | None,
+    drain: float,
+    plain: bool,
+) -> int:
+    """Run a saga and wait for its end.
+
+    On a terminal the saga is drawn live, do and undo; elsewhere each event is a line. Ctrl-C and SIGTERM stop it
+    resumably. With --json: one document at the end, as of 'show', with "interrupted" set if it was.
+    """
+    saga = load_saga(spec)
+    code = load_code(apps)
+    code.add_saga(saga)
+    given = read_params(params)
+    if saga_id is not None:
+        saga = saga.with_id(saga_id)
+    words = [spec, *apps]
+    session = Session(common.out, common.store, code, deps=deps, drain=drain, live=not plain)
+
+    async def work() -> int:
+        found: list[Snapshot] = []
+        try:
+            async with session.opened():
+                started = await session.unless_stopped(session.coordinator.start_json(saga, given))
+                new = session.coordinator.execution(started.id) is not None
+                shown = await session.coordinator.get(started.id)
+                session.watch.add(shown, past=True)
+                if shown.status in s.ENDS and not new:
+                    common.out.hint(f"saga {started.id} had ended before; this is what it came to")
+                found.append(await through(session, started.id))
+        except Interrupted as stopped:
+            return await interrupted(common, session, stopped, words)
+        return finish(common, found[0], session.watch.sagas[found[0].id], words)
+
+    return asyncio.run(work())
+
+
+async def through(session: Session, saga_id: str) -> Snapshot:
+    """See a saga through to its end and read it once more."""
+    await session.unless_stopped(session.see_through(saga_id))
+    return await session.coordinator.get(saga_id)
+
+
+async def interrupted(common: Common, session: Session, stopped: Interrupted, apps: list[str]) -> int:
+    """Say how the saga stands after a signal. It may have ended while it was waited for."""
+    out = common.out
+    for progress in session.watch.sagas.values():
+        if progress.ended:
+            out.hint(f"saga {progress.id} ended while it was waited for: {progress.status}")
+            if out.as_json:
+                out.document({"id": progress.id, "status": progress.status, "interrupted": False})
+            return code_of(progress)
+        hint = resume_hint(progress, common.command, apps)
+        if out.as_json:
+            typed = common.command("resume", progress.id, apps=apps)
+            out.document({"id": progress.id, "status": progress.status, "interrupted": True, "resume": typed})
+        out.hint(hint)
+    if not session.watch.sagas:
+        out.hint("stopped before any saga was touched")
+    raise stopped
+
+
+def finish(
+    common: Common,
+    shown: Snapshot,
+    progress: Progress,
+    apps: list[str],
+    *,
+    wanted: s.SagaStatus = s.COMPLETED,
+) -> int:
+    """Say what a saga came to; returns the exit code."""
+    out = common.out
+    if out.as_json:
+        out.document({**documents.of_saga(shown, common.command, apps), "interrupted": False})
+        return code_of(progress, wanted=wanted)
+    if shown.status == s.COMPLETED and shown.fold.plan.dag.output is not None:
+        out.line(f"output: {output_text(shown)}")
+    for hint in stuck_hints(shown, common.command, apps):
+        out.line(hint)
+    return code_of(progress, wanted=wanted)
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[ID] [MODULE[:SAGA]]...")
+@click.option("--all", "everything", is_flag=True, help="Every saga that has not ended and that nobody runs.")
+@running
+@common
+def resume(
+    common: Common,
+    words: tuple[str, ...],
+    everything: bool,
+    apps: tuple[str, ...],
+    deps: str | None,
+    drain: float,
+    plain: bool,
+) -> int:
+    """Go on with an unfinished saga, or with all of them (--all).
+
+    The code that they need is named behind the id, or by --app. Sagas whose code is not given, that are paused, or
+    that somebody else runs are left alone. With --json: for one saga one document, as of 'show'; with --all one JSON
+    object a line for each saga, when it is done with.
+    """
+    if everything:
+        saga_id, more = None, words
+    elif not words or (len(words) == 1 and looks_like_definition(words[0])):
+        raise click.UsageError("say which saga by its id, or --all")
+    else:
+        saga_id, more = words[0], words[1:]
+    check_store(common.store)
+    code = load_code([*more, *apps])
+    session = Session(
+        common.out, common.store, code, deps=deps, drain=drain, live=not plain, several=saga_id is None
+    )
+    if saga_id is None:
+        return asyncio.run(_resume_all(common, session, code))
+    return asyncio.run(_resume_one(common, session, code, saga_id))
+
+
+async def _resume_one(common: Common, session: Session, code: Code, saga_id: str) -> int:
+    try:
+        async with session.opened():
+            before = await session.coordinator.get(saga_id)
+            why = _not_resumed(before, code, common)
+            if why:
+                raise CliError(why, codes.REFUSED)
+            if before.status not in s.ENDS or before.record.parked:
+                await session.unless_stopped(session.coordinator.adopt(saga_id))
+                if session.coordinator.execution(saga_id) is None and before.record.owner is not None:
+                    common.out.hint(f"saga {saga_id} is run by {before.record.owner}; following it")
+            session.watch.add(before)
+            session.watch.add(await session.coordinator.get(saga_id))
+            shown = await through(session, saga_id)
+    except Interrupted as stopped:
+        return await interrupted(common, session, stopped, code.given)
+    return finish(common, shown, session.watch.sagas[saga_id], code.given)
+
+
+def _not_resumed(shown: Snapshot, code: Code, common: Common) -> str:
+    if shown.status in s.ENDS and not shown.record.parked:
+        return ""  # what it came to is shown
+    if shown.record.paused:
+        return (
+            f"saga {shown.id} is paused; go on with: {common.command('unpause', shown.id, apps=code.given)}"
+        )
+    misfit = shown.misfit(code.registry)
+    return needs_code(shown.id, misfit) if misfit else ""
+
+
+async def _resume_all(common: Common, session: Session, code: Code) -> int:
+    ends: list[int] = []
+    unfinished: list[str] = []
+    try:
+        async with session.opened():
+            coordinator = session.coordinator
+            for record in await _unfinished(session):
+                try:
+                    shown = await coordinator.get(record.id)
+                    why = _not_resumed(shown, code, common)
+                    if not why:
+                        session.watch.add(shown)
+                        await session.unless_stopped(coordinator.adopt(record.id))
+                        if coordinator.execution(record.id) is not None:
+                            unfinished.append(record.id)
+                            continue
+                        fresh = await coordinator.get(record.id)
+                        session.watch.add(fresh)
+                        if fresh.status not in s.ENDS:
+                            why = f"saga {record.id} is run by {fresh.record.owner}; it is left to that one"
+                except StoreError as error:
+                    ends.append(codes.STORE)
+                    _tell_damage(common, record, error)
+                    continue
+                ends.append(_tell_left(common, record, why, shown))
+            if not unfinished and not ends:
+                common.out.hint(f"nothing to resume in {common.store}")
+            ends += await session.unless_stopped(_all_of(session, unfinished))
+    except Interrupted:
+        open_ = [progress for progress in session.watch.sagas.values() if not progress.ended]
+        common.out.hint(
+            f"{len(open_)} sagas can be resumed: {common.command('resume', '--all', apps=code.given)}"
+        )
+        raise
+    return codes.worst(ends)
+
+
+async def _all_of(session: Session, saga_ids: list[str]) -> list[int]:
+    return await asyncio.gather(*(_one_of_all(session, saga_id) for saga_id in saga_ids))
+
+
+async def _unfinished(session: Session) -> list[SagaRecord]:
+    """Sagas that have not ended, and parked ones; oldest first."""
+    found: list[SagaRecord] = []
+    status: s.SagaStatus
+    for status in (s.RUNNING, s.ROLLING_BACK, s.STUCK):
+        cursor: str | None = None
+        while True:
+            page = await session.coordinator.list(status=status, cursor=cursor, limit=1_000)
+            found += [record for record in page.records if status != s.STUCK or record.parked]
+            cursor = page.cursor
+            if cursor is None:
+                break
+    return sorted(found, key=lambda record: record.created_at)
+
+
+async def _one_of_all(session: Session, saga_id: str) -> int:
+    out = session.out
+    try:
+        progress = await session.see_through(saga_id)
+        shown = await session.coordinator.get(saga_id)
+    except CompensateError as error:
+        return out.error(error)
+    if out.as_json:
+        out.record({**documents.of_saga(shown, session.command, session.code.given), "resumed": True})
+    else:
+        for hint in stuck_hints(shown, session.command, session.code.given):
+            out.line(f"{saga_id}  {hint}")
+    return codes.of_status(progress.status)
+
+
+def _tell_left(common: Common, record: SagaRecord, why: str, shown: Snapshot) -> int:
+    """Say why a saga was not gone on with."""
+    if common.out.as_json:
+        common.out.record({**documents.of_record(record), "resumed": not why, "because": why})
+    elif why:
+        common.out.hint(f"left alone: {why}")
+    if not why:
+        return codes.of_status(shown.status)
+    # Running elsewhere, or paused on purpose, is nothing to worry about.
+    return codes.OK if shown.record.paused or "is run by" in why else codes.REFUSED
+
+
+def _tell_damage(common: Common, record: SagaRecord, error: CompensateError) -> None:
+    if common.out.as_json:
+        common.out.record({**documents.of_record(record), "resumed": False, "because": str(error)})
+    common.out.error(error)
