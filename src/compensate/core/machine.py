@@ -108,32 +108,6 @@ class Machine(Fold):
         machine.epoch = epoch
         return machine
 
-    @classmethod
-    def midway(
-        cls, plan: Plan, saga_id: str, created: e.Created, outputs: Sequence[bytes], grace: float = 30.0
-    ) -> Machine:
-        """The machine of a straight saga whose first nodes have completed, with `outputs`, and whose next one runs.
-
-        What `fold` makes of the events that `straight_events` gives, in one step.
-        """
-        machine = cls(plan, saga_id, 1, grace)
-        machine._open(created)
-        machine._ready.clear()
-        line, done = plan.straight, len(outputs)
-        state, output, attempt = machine.state, machine.output, machine.attempt
-        for i, data in zip(line, outputs, strict=False):
-            state[i] = s.COMPLETED
-            output[i] = data
-            attempt[i] = 1
-            machine._missing[i] = 0
-        i = line[done]
-        machine._missing[i] = machine._queued[line[0]] = 0
-        state[i] = s.RUNNING
-        attempt[i] = 1
-        machine.executing = 1
-        machine.seq = 2 + 2 * done
-        return machine
-
     def take(self) -> list[Event]:
         """The events that are to be made durable now; `unsaved` is empty afterwards."""
         events = self.unsaved

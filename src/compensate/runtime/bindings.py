@@ -81,7 +81,7 @@ class Bound:
         self.decode: Decode = action.output.decode
         self.undo_link: Callable[..., Any] | None = None
         """Its undo, if the shortest way of calling it will do."""
-        if action.undo_is_async and not action.undo_takes_ctx and spec.undo_timeout is None:
+        if spec.undo != "none" and action.undo_is_async and not action.undo_takes_ctx and spec.undo_timeout is None:
             self.undo_link = action.undo_fn
 
 
@@ -119,6 +119,9 @@ class Bindings:
             self._bound[i] = bound
         self.list: list[Bound | None] = [self._bound.get(i) for i in range(len(plan.names))]
         self.straight = self._straight()
+        plain = [link.bound.undo_link is not None for link in self.straight]
+        self.straight_back = plain.index(False) if False in plain else len(plain)
+        """How many nodes, from the first, have an undo that is as plain."""
 
     def _straight(self) -> list[Link]:
         """The links of the dag's one chain, if its sagas can be run the straight way; else nothing. See `straight`."""

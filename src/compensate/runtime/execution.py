@@ -345,7 +345,8 @@ class Execution:
         return again
 
     def _landed(self, i: int, task: asyncio.Task[None]) -> None:
-        del self.running[i]
+        if self.running.get(i) is task:  # else the driver has heard of its end before, and runs the node again
+            del self.running[i]
         if self.setting.slots is not None:
             self.setting.slots.give()
         if not task.cancelled() and task.exception() is not None:

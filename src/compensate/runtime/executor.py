@@ -159,6 +159,8 @@ class SagaExecutor(Generic[T]):
             self._execution = execution
         if execution is None:
             assert self._straight is not None
+            if self._straight.error is not None:
+                raise self._straight.error
             return self._decode(self._straight.outputs[-1])
         if not execution.ended:
             await execution.drive()
@@ -188,13 +190,15 @@ class SagaExecutor(Generic[T]):
             params, encoded = saga.encode_params(*args, **kwargs), saga.encoded
             name, fingerprint = saga.name, saga.fingerprint
         if self._bindings.straight and not self._setting.inject:
-            straight = self._straight = Straight(self._bindings, self.id, params, self.events, self._take_over)
+            straight = self._straight = Straight(
+                self._bindings, self.id, self.store, self._setting.clock.now, self.events, self._take_over
+            )
 
             def new(events: list[Event], at: float) -> NewSaga:
                 return NewSaga(self.id, name, fingerprint, encoded, events, s.RUNNING, at)
 
             try:
-                await straight.run(self.store, self._setting.clock.now, new, OWNER)
+                await straight.run(params, new, OWNER)
             except CompensateError:
                 self._straight = None
                 raise
@@ -236,7 +240,7 @@ class SagaExecutor(Generic[T]):
         """
         execution = self._execution
         straight = self._straight
-        if execution is None and straight is not None and len(straight.outputs) < len(self._plan.straight):
+        if execution is None and straight is not None and straight.status not in s.ENDS:
             execution = straight.take_over()
         if execution is not None and not execution.ended:
             await execution.request(lambda machine, now: machine.roll_back(now, who=who, why=reason))

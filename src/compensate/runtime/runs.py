@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from compensate.authoring import ActionRegistry, Saga
 from compensate.codec import records as r
@@ -88,7 +88,6 @@ class Snapshot:
 
 def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> SagaError:
     """The exception for a saga that did not complete, its first error as `__cause__`."""
-    errors = fold.errors
     if fold.status == s.STUCK and fold.stuck is not None:
         stuck = fold.stuck
         if stuck.parked:
@@ -101,12 +100,20 @@ def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> Sa
     else:
         rollback = fold.rollback or e.Rollback("request")
         first = rollback.node
-        why = rollback.why or {"request": "it was asked for", "deadline": "its deadline passed"}.get(rollback.cause, "")
-        because = f"node {first!r} failed: {why}" if first else f"{rollback.cause}: {why}"
-        error = RolledBack(f"saga {fold.saga_id} was rolled back: {because}", saga_id=fold.saga_id, node=first, reason=why)
+        error = rolled_back(fold.saga_id, rollback)
     if first:
         error.__cause__ = (exceptions or {}).get(first) or _recorded(fold, first)
     return error
+
+
+def rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
+    """The exception for a saga that was rolled back."""
+    node, why = rollback.node, rollback.why or _WHY.get(rollback.cause, "")
+    because = f"node {node!r} failed: {why}" if node else f"{rollback.cause}: {why}"
+    return RolledBack(f"saga {saga_id} was rolled back: {because}", saga_id=saga_id, node=node, reason=why)
+
+
+_WHY: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
 
 
 def _recorded(fold: Fold, node: str) -> BaseException | None:
