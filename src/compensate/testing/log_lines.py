@@ -34,6 +34,7 @@ class Track:
     passed_over: bool = False  # on a branch that was not taken
     failures: int = 0  # that count, since an operator last said retry
     retry_at: float | None = None
+    rerun: bool = False  # in the rollback, to learn its output; that has a count of its own
 
     @property
     def owes_undo(self) -> bool:
@@ -329,6 +330,8 @@ class Walk:
             later = self.tracks[leaf.path].started
             if later is not None:
                 self.report.add("S7", f"{path} was invoked after {leaf.path} had started", [later, event])
+        if self.rollback is not None and not track.rerun:
+            track.rerun, track.failures, track.retry_at = True, 0, None
         self._check_time(track, event)
         track.started = track.started or event
         track.running, track.clean = "do", False

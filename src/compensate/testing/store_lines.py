@@ -65,7 +65,8 @@ def careful(
 
 def _reads(call: StoreCall, saga_id: str) -> bool:
     found = call.saga == saga_id or any(claim.saga == saga_id for claim in call.claimed)
-    return call.call in _READS and found and call.outcome == OK
+    accepted = call.call == "create" and call.saga == saga_id  # it says that there was no such saga before
+    return (accepted or (call.call in _READS and found)) and call.outcome == OK
 
 
 def _acknowledged(effect: Effect, saga_id: str, calls: Iterable[StoreCall], before: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -36,8 +37,7 @@ def enter(world: World) -> None:
 async def _step(
     ctx: Ctx[World], item: int = -1, whole: Out | None = None, reads: tuple[Out | None, ...] = (), fanned: list[Out] | None = None
 ) -> Out:
-    given = (item, whole, reads, fanned)
-    output: Out = await ctx.deps.call(ctx.saga_id, ctx.node, "do", ctx.attempt, given)
+    output: Out = await ctx.deps.call(ctx.saga_id, ctx.node, "do", ctx.attempt, ctx.inputs)
     return output
 
 
@@ -46,12 +46,12 @@ async def _undo_step(ctx: Ctx[World], output: Out | None) -> None:
 
 
 async def _plain(saga: str, node: str, whole: Out | None = None) -> Out:
-    output: Out = await _THE_WORLD[0].call(saga, node, "do", 0, (-1, whole, (), None))
+    output: Out = await _THE_WORLD[0].call(saga, node, "do", 0, {"saga": saga, "node": node, "whole": whole})
     return output
 
 
 def _blocking(ctx: Ctx[World], whole: Out | None = None, reads: tuple[Out | None, ...] = ()) -> Out:
-    output: Out = ctx.deps.call_blocking(ctx.saga_id, ctx.node, ctx.attempt, "do", (-1, whole, reads, None))
+    output: Out = ctx.deps.call_blocking(ctx.saga_id, ctx.node, ctx.attempt, "do", ctx.inputs)
     return output
 
 
@@ -71,6 +71,25 @@ ACTIONS: Final = {
     "blocking": _make(_blocking, _undo_blocking, "blocking"),
 }
 
+
+@cache
+def _link(node: str) -> str:
+    """The action of a link: as it is told nothing about its node, each has its own. Returns its name."""
+
+    async def link(given: Out | str) -> Out:
+        saga = given if isinstance(given, str) else given.value.partition("/")[0]
+        output: Out = await _THE_WORLD[0].call(saga, node, "do", 0, {"given": given})
+        return output
+
+    async def undo(output: Out) -> None:
+        await _THE_WORLD[0].call(output.value.partition("/")[0], node, "undo", 0, output)
+
+    made: Action[Any, Any] = Action(link, name=f"link {node}")
+    made.declare_undo(undo, unknown=False, retry=UNDO, timeout=None)
+    _REGISTRY.register(made)
+    return made.name
+
+
 _REGISTRY: Final = ActionRegistry()
 for _action in ACTIONS.values():
     _REGISTRY.register(_action)
@@ -80,8 +99,8 @@ _encode = msgspec.json.encode
 
 def make_saga(scenario: Scenario) -> Saga[..., Any]:
     """The saga of a scenario; it takes its own id, and a number that tells params apart."""
-    dag = Dag("simulated", tuple(_nodes(scenario.nodes, "")), ("saga", "number"), _output(scenario.nodes))
-    made = saga_from_dag(dag, _REGISTRY, params={"saga": str, "number": int})
+    dag = Dag("simulated", tuple(_nodes(scenario.nodes, "")), ("id", "number"), _output(scenario.nodes))
+    made = saga_from_dag(dag, _REGISTRY, params={"id": str, "number": int})
     return made if scenario.deadline is None else made.options(deadline=scenario.deadline)
 
 
@@ -100,12 +119,15 @@ def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
     if spec.kind == "constant":
         return ConstantNode(spec.name, msgspec.Raw(_encode(Out(spec.name, spec.yes))), spec.after)
     if spec.kind == "subsaga":
-        inner = Dag(spec.name, tuple(_nodes(spec.nodes, f"{prefix}{spec.name}/")), ("saga",), _output(spec.nodes))
-        return SubsagaNode(spec.name, inner, {"saga": Ref(PARAMS, ("saga",))}, spec.after, when=when)
+        inner = Dag(spec.name, tuple(_nodes(spec.nodes, f"{prefix}{spec.name}/")), ("id",), _output(spec.nodes))
+        return SubsagaNode(spec.name, inner, {"id": Ref(PARAMS, ("id",))}, spec.after, when=when)
     action = "step" if spec.kind == "fan" else spec.kind
     inputs = _inputs(spec, around)
+    if spec.kind == "link":
+        action = _link(spec.name)
+        inputs = {"given": inputs.get("whole", Ref(PARAMS, ("id",)))}
     if spec.kind == "plain":
-        inputs["saga"] = Ref(PARAMS, ("saga",))
+        inputs["saga"] = Ref(PARAMS, ("id",))
         inputs["node"] = Value(msgspec.Raw(_encode(prefix + spec.name)))
     return ActionNode(
         spec.name,
@@ -116,9 +138,9 @@ def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
         each=_each(spec),
         undo=spec.undo,
         retry=Retry(spec.attempts, first=spec.first, longest=2.0, jitter=0.3),
-        timeout=spec.timeout,
+        timeout=None if spec.kind == "link" else spec.timeout,
         undo_retry=Retry(spec.undo_attempts, first=0.1, longest=1.0),
-        undo_timeout=spec.undo_timeout,
+        undo_timeout=None if spec.kind == "link" else spec.undo_timeout,
         pivot=spec.pivot,
     )
 
@@ -134,6 +156,8 @@ def _each(spec: NodeSpec) -> Each | None:
 def _inputs(spec: NodeSpec, around: dict[str, NodeSpec]) -> dict[str, Expr]:
     inputs: dict[str, Expr] = {}
     outputs = [name for name in spec.reads if _output_of(around[name])]
+    if spec.kind == "link":
+        outputs = [name for name in outputs if reads_yes(around[name]) and around[name].kind != "constant"]
     lists = [name for name in spec.reads if around[name].kind == "fan" and not around[name].when]
     if outputs:
         inputs["whole"] = Ref(outputs[0])
@@ -153,4 +177,4 @@ def _output_of(spec: NodeSpec) -> bool:
 
 def reads_yes(spec: NodeSpec) -> bool:
     """Whether a `when` can look at this node's output."""
-    return spec.kind in ("step", "blocking", "plain", "constant") and not spec.when
+    return spec.kind in ("step", "link", "blocking", "plain", "constant") and not spec.when

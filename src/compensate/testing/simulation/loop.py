@@ -231,7 +231,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     self.steps += 1
                     if self.steps > self._most:
                         raise Spinning(f"{self.steps} steps by {self.now:.3f} s")
-                    handle.context.run(handle.callback, *handle.args)
+                    try:
+                        handle.context.run(handle.callback, *handle.args)
+                    except Exception as error:
+                        self.complaints.append({"message": f"a callback raised: {error!r}", "exception": error})
                 if until():
                     return
                 while timers and timers[0][2].dead:
@@ -258,7 +261,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def close_all(self) -> None:
         """End every coroutine that is left. What they do on their way out changes nothing any more."""
-        for task in self.tasks:
+        asyncio._set_running_loop(self)
+        for task in self.tasks:  # grows on the way
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coro: Any = task.get_coro()
@@ -266,6 +270,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     coro.close()
                 except RuntimeError:
                     pass  # it waits for something in a `finally`: it is dropped there
+        asyncio._set_running_loop(None)
         self.tasks.clear()
         self._ready.clear()
         self._timers.clear()

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 World = Literal["keyed", "naive"]
-Kind = Literal["step", "plain", "blocking", "constant", "subsaga", "fan"]
+Kind = Literal["step", "link", "plain", "blocking", "constant", "subsaga", "fan"]
 
 
 class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -37,8 +37,10 @@ import msgspec
 
 from compensate.core.names import Direction, key
 from compensate.errors import NoEffect, Permanent, Unknown
+from compensate.testing.recorder import Kind
 from compensate.testing.simulation.loop import PROCESS, BlocksFor, VirtualLoop
 from compensate.testing.simulation.scenario import NodeSpec
+from compensate.testing.simulation.tape import Tape
 
 DO_FAULTS: Final = (
     "fail",
@@ -87,31 +89,7 @@ class Entry:
     def __init__(self) -> None:
         self.output: Out | None = None
         self.buried = False
-        self.refused = 0
-
-
-class Effect(msgspec.Struct, frozen=True):
-    """Something happened at a participant.
-
-    Attributes:
-        saga: Id of the saga.
-        node: Path of the node.
-        direction: Whose call it was.
-        attempt: Of the call.
-        at: Virtual seconds.
-        after_seq: How long the durable log was when it happened.
-        value: The output's value; of the undo, what it was given.
-        inputs: What the action was given.
-    """
-
-    saga: str
-    node: str
-    direction: Direction
-    attempt: int
-    at: float
-    after_seq: int
-    value: str | None
-    inputs: Any = None
+        self.refused = -1
 
 
 class Call(msgspec.Struct):
@@ -123,7 +101,7 @@ class Call(msgspec.Struct):
     attempt: int
     word: str
     given: Any
-    owner: str
+    actor: str
 
 
 class World:
@@ -132,26 +110,30 @@ class World:
     Args:
         loop: Of the history.
         specs: Node by path.
+        tape: Takes down what happens.
         keyed: Whether participants go by keys.
         log_length: Tells how long a saga's durable log is.
     """
 
     def __init__(
-        self, loop: VirtualLoop, specs: dict[str, NodeSpec], *, keyed: bool, log_length: Callable[[str], int]
+        self,
+        loop: VirtualLoop,
+        specs: dict[str, NodeSpec],
+        tape: Tape,
+        *,
+        keyed: bool,
+        log_length: Callable[[str], int],
     ) -> None:
         self.loop = loop
         self.rng: Random = loop.rng
         self.specs = specs
         self.keyed = keyed
         self.quiet = False
-        self.effects: list[Effect] = []
-        self.fired: Counter[str] = Counter()
+        self.tape = tape
         self.under_way = 0
-        self.on_call: Callable[[Call], None] = lambda _: None
         self._log_length = log_length
         self._entries: dict[str, Entry] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
-        self._attempts: Counter[tuple[str, str]] = Counter()
 
     # -- calls -------------------------------------------------------------
 
@@ -166,7 +148,10 @@ class World:
         self.loop.outside(there, self._arrive, call, answer, back)
         if call.word == "unknown_late":
             raise Unknown(call.word)
-        return await answer
+        result = await answer
+        if result is not _UNSTORABLE:
+            self._note(call, "returned", result)
+        return result
 
     def call_blocking(self, saga: str, node: str, attempt: int, direction: Direction, given: Any) -> Any:
         """The same from a virtual thread."""
@@ -184,6 +169,8 @@ class World:
             def reply() -> Any:
                 if isinstance(outcome, BaseException):
                     raise outcome
+                if outcome is not _UNSTORABLE:
+                    self._note(call, "returned", outcome)
                 return outcome
 
             raise BlocksFor(back, reply)
@@ -195,7 +182,7 @@ class World:
     ) -> tuple[Call, float, float]:
         process = PROCESS.get()
         call = Call(saga, node, direction, attempt, "", given, "" if process is None else process.name)
-        self.on_call(call)
+        self._note(call, "begin", given)
         call.word = self._word(call)
         random = self.rng.random
         if self.quiet:
@@ -225,7 +212,7 @@ class World:
         if word == "fail_after" and call.direction == "do" and spec.undo != "unknown" and self.keyed:
             word = "unknown_after"  # a plain failure says that nothing happened; sound participants do not lie
         if word:
-            self.fired[f"{call.direction}: {word}"] += 1
+            self.tape.fired[f"{call.direction}: {word}"] += 1
         return word
 
     def _arrive(self, call: Call, answer: asyncio.Future[Any] | None, back: float) -> None:
@@ -255,76 +242,74 @@ class World:
         if word == "base":
             return Rude(word)
         if word == "unstorable":
-            return Out("\ud800")
+            return _UNSTORABLE
         return result
 
     # -- participants ------------------------------------------------------
 
-    def entry(self, saga: str, node: str) -> Entry:
+    def _entry(self, saga: str, node: str) -> Entry:
         """What the participant knows of a node."""
         return self._entries.setdefault(key(saga, node, "do"), Entry())
 
     def _do(self, call: Call) -> Out:
-        entry = self.entry(call.saga, call.node)
+        entry = self._entry(call.saga, call.node)
         if self.keyed:
             if entry.buried or (entry.output is None and call.attempt <= entry.refused):
-                self.fired["world: late action met a tombstone"] += 1
+                self.tape.fired["world: late action met a tombstone"] += 1
                 raise NoEffect("its key was refused")
             if entry.output is not None:
                 return entry.output
         spec = self.specs[call.node.partition("[")[0]]
-        value = f"{call.saga}/{call.node}#{len(self.effects)}"
+        value = f"{call.saga}/{call.node}#{len(self.tape.effects)}"
         output = Out(value, spec.yes, tuple(range(spec.count)))
         entry.output = output
-        self._record(call, value)
+        self._note(call, "effect", output)
         return output
 
     def _refuse(self, call: Call) -> Any:
         """Make sure that nothing happens under the key before saying so."""
         if self.keyed:
-            entry = self.entry(call.saga, call.node)
+            entry = self._entry(call.saga, call.node)
             if entry.output is not None and not entry.buried:
                 return entry.output
             entry.refused = max(entry.refused, call.attempt)
         return NoEffect(call.word)
 
     def _undo(self, call: Call) -> None:
-        entry = self.entry(call.saga, call.node)
+        entry = self._entry(call.saga, call.node)
         if self.keyed:
             if entry.buried:
                 return
             entry.buried = True
-        self._record(call, None if call.given is None else call.given.value)
+        self._note(call, "effect", call.given)
 
-    def _record(self, call: Call, value: str | None) -> None:
-        inputs = call.given if call.direction == "do" else None
-        self.effects.append(
-            Effect(
-                call.saga,
-                call.node,
-                call.direction,
-                call.attempt,
-                self.loop.now,
-                self._log_length(call.saga),
-                value,
-                inputs,
-            )
+    def _note(self, call: Call, kind: Kind, value: object) -> None:
+        self.tape.acted(
+            call.saga,
+            call.node,
+            call.direction,
+            kind,
+            call.attempt,
+            value,
+            call.actor,
+            self._log_length(call.saga),
         )
 
     # -- by hand -----------------------------------------------------------
 
-    def undo_by_hand(self, saga: str, node: str) -> None:
-        """What an operator does before saying `resolve`."""
-        self._undo(Call(saga, node, "undo", 0, "", self.entry(saga, node).output, ""))
+    def bury(self, saga: str, node: str) -> None:
+        """What a careful operator does before saying `resolve` or `skip`: nothing more happens under the node's keys."""
+        self._entry(saga, node).buried = True
 
     def do_by_hand(self, saga: str, node: str) -> Out:
         """What an operator does before saying `resolve` with an output."""
-        entry = self.entry(saga, node)
+        entry = self._entry(saga, node)
         if entry.output is None:
-            return self._do(Call(saga, node, "do", 1 << 30, "", None, ""))
+            entry.output = Out(f"{saga}/{node} #by hand")
         return entry.output
 
 
+_UNSTORABLE: Final = Out("\ud800")
 _BEFORE: Final[dict[str, Callable[[str], Exception]]] = {
     "fail": Broken,
     "unknown": Unknown,

@@ -1,0 +1,186 @@
+"""Making scenarios of numbers. Each kind of fault is switched off in a good part of them ("swarm testing")."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from compensate.testing.simulation.dags import reads_yes
+from compensate.testing.simulation.scenario import Fault, Kind, NodeSpec, Scenario, World
+from compensate.testing.simulation.world import DO_FAULTS, UNDO_FAULTS
+
+T = TypeVar("T")
+
+_KINDS: Final[tuple[Kind, ...]] = ("step", "link", "plain", "blocking", "constant", "subsaga", "fan")
+
+
+class _Knobs:
+    """What is switched on in one scenario."""
+
+    def __init__(self, rng: Random) -> None:
+        chance = rng.random
+        self.do = [word for word in DO_FAULTS if chance() < 0.35]
+        self.undo = [word for word in UNDO_FAULTS if chance() < 0.35]
+        self.do_rate = rng.choice((0.05, 0.15, 0.4)) if self.do else 0.0
+        self.undo_rate = rng.choice((0.05, 0.2, 0.5)) if self.undo else 0.0
+        self.kinds: list[Kind] = ["step", *(kind for kind in _KINDS if chance() < 0.35)]
+        self.chain = chance() < 0.1
+        if self.chain:
+            self.kinds = ["link"] * rng.choice((1, 9)) + self.kinds[:1]
+        self.pivot = chance() < 0.15
+        self.when = chance() < 0.25
+        self.none = chance() < 0.5
+        self.output = chance() < 0.7
+        self.timeouts = chance() < 0.5
+        self.undo_timeouts = chance() < 0.5
+        self.width = rng.choice((0.3, 0.6, 0.9))
+
+
+def generate(seed: int, world: World = "keyed") -> Scenario:
+    """The scenario of a seed."""
+    rng = Random(seed)
+    chance = rng.random
+    knobs = _Knobs(rng)
+    size = rng.randint(1, 8)
+    if chance() < 0.05:
+        size = rng.randint(9, 60 if chance() < 0.2 else 20)
+    coordinators = rng.choices((1, 2, 3), (45, 40, 15))[0]
+    sagas = rng.choices((1, 2, 3), (75, 20, 5))[0]
+    chaos = rng.choice((4.0, 8.0, 14.0))
+    return Scenario(
+        seed=seed,
+        world=world,
+        nodes=_Maker(rng, knobs).nodes(size, 0),
+        sagas=sagas,
+        skews=_skews(rng, coordinators),
+        faults=(*_starts(rng, sagas, coordinators), *_faults(rng, coordinators, sagas, chaos)),
+        shuffle=chance() < 0.5,
+        in_place=rng.choice((0.0, 0.0, 0.5, 1.0)),
+        chaos=chaos,
+        deadline=rng.uniform(0.1, 5.0) if chance() < 0.1 else None,
+        grace=rng.choice((0.0, 0.3, 2.0)),
+        room=rng.choice((1, 2, 1000, 1000)),
+        wait=chance() < 0.15,
+    )
+
+
+class _Maker:
+    """Makes the nodes of one dag."""
+
+    def __init__(self, rng: Random, knobs: _Knobs) -> None:
+        self.rng = rng
+        self.knobs = knobs
+
+    def nodes(self, size: int, depth: int) -> tuple[NodeSpec, ...]:
+        """So many nodes, in an order that edges allow."""
+        made: list[NodeSpec] = []
+        pivot = self.rng.randrange(size) if self.knobs.pivot and depth == 0 else -1
+        for k in range(size):
+            made.append(self._node(k, made, depth, pivot == k))
+        if pivot >= 0:
+            made = [_retriable(node) for node in made]
+        if made[-1].kind == "constant" and all(node.kind == "constant" for node in made):
+            made[-1] = msgspec.structs.replace(made[-1], kind="step", undo="unknown")
+        return tuple(made)
+
+    def _node(self, k: int, before: list[NodeSpec], depth: int, pivot: bool) -> NodeSpec:
+        rng, knobs, chance = self.rng, self.knobs, self.rng.random
+        kind: Kind = rng.choice(knobs.kinds)  # type: ignore[assignment]
+        if pivot or (kind == "link" and depth) or (kind == "subsaga" and depth == 2):
+            kind = "step"
+        after = tuple(spec.name for spec in before[-6:] if chance() < (1 - knobs.width) / min(len(before), 3) * 1.5)
+        if knobs.chain:
+            after = tuple(spec.name for spec in before[-1:])
+        when = ""
+        if knobs.when and kind != "constant" and not pivot and chance() < 0.3:
+            when = rng.choice([""] + [spec.name for spec in before if reads_yes(spec)])
+        attempts = rng.choice((1, 1, 2, 3))
+        undo: list[Literal["none", "output", "unknown"]] = ["unknown"]
+        if knobs.none:
+            undo.append("none")
+        if knobs.output:
+            undo += ["output", "output"]
+        if kind == "link":
+            undo = ["output", *(["none"] if knobs.none else [])]
+        lists = [spec.name for spec in before if spec.count and spec.kind in ("step", "blocking") and not spec.when]
+        return NodeSpec(
+            name=f"n{k}",
+            kind=kind,
+            after=after,
+            reads=tuple(name for name in after if knobs.chain or chance() < 0.5),
+            when=when,
+            undo=rng.choice(undo),
+            attempts=attempts,
+            first=rng.choice((0.0, 0.1, 0.5)),
+            timeout=rng.choice((0.4, 1.5)) if knobs.timeouts and chance() < 0.5 else None,
+            undo_attempts=rng.choice((1, 2, 4)),
+            undo_timeout=rng.choice((0.4, 1.5)) if knobs.undo_timeouts and chance() < 0.5 else None,
+            pivot=pivot,
+            nodes=self.nodes(rng.randint(1, 3), depth + 1) if kind == "subsaga" else (),
+            count=rng.randint(0, 4) if kind in ("fan", "step", "blocking") and chance() < 0.7 else 0,
+            items_of=rng.choice(lists) if kind == "fan" and lists and chance() < 0.6 else "",
+            yes=chance() < 0.6,
+            do=self._script(knobs.do, knobs.do_rate, attempts + 1),
+            undoing=self._script(knobs.undo, knobs.undo_rate, 4),
+            sick=rng.randint(0, 2),
+        )
+
+    def _script(self, words: list[str], rate: float, longest: int) -> tuple[str, ...]:
+        script: list[str] = []
+        while words and len(script) < longest and self.rng.random() < rate:
+            script.append(self.rng.choice(words))
+            rate = max(rate, 0.5)
+        return tuple(script)
+
+
+def _retriable(node: NodeSpec) -> NodeSpec:
+    return msgspec.structs.replace(
+        node, attempts=max(2, node.attempts), nodes=tuple(_retriable(inner) for inner in node.nodes)
+    )
+
+
+def _skews(rng: Random, coordinators: int) -> tuple[float, ...]:
+    most = rng.choice((0.0, 0.0, 1.0, 10.0))
+    return tuple(round(rng.uniform(-most, most), 3) for _ in range(coordinators))
+
+
+def _starts(rng: Random, sagas: int, coordinators: int) -> list[Fault]:
+    return [
+        Fault("start", rng.randrange(coordinators), at=0.5 + rng.uniform(0, 1), saga=k) for k in range(sagas)
+    ]
+
+
+def _faults(rng: Random, coordinators: int, sagas: int, chaos: float) -> list[Fault]:
+    chance = rng.random
+    faults: list[Fault] = []
+
+    def some(chances: float, most: int) -> int:
+        return rng.randint(1, most) if chance() < chances else 0
+
+    def length() -> float:
+        return rng.choice((rng.uniform(0.1, 1), rng.uniform(1, 12)))
+
+    for kind in ("append_lost", "append_applied", "crash_before", "crash_after"):
+        for _ in range(some(0.25, 3)):
+            nth = rng.randint(1, rng.choice((6, 14, 40)))
+            faults.append(Fault(kind, rng.randrange(coordinators), nth=nth, length=length()))
+    for _ in range(some(0.15, 3)):
+        faults.append(Fault("read_lost", rng.randrange(coordinators), nth=rng.randint(1, 12)))
+    for kind, chances, most in (("crash", 0.25, 3), ("pause", 0.25, 3), ("shutdown", 0.1, 2)):
+        for _ in range(some(chances, most)):
+            at = rng.choice((rng.uniform(0.5, 2), rng.uniform(0.5, chaos)))
+            faults.append(Fault(kind, rng.randrange(coordinators), at=at, length=length()))
+    for kind, chances, most in (
+        ("start_again", 0.2, 3),
+        ("start_other", 0.05, 1),
+        ("rollback", 0.25, 2),
+        ("pause_saga", 0.1, 1),
+        ("resume", 0.1, 2),
+        ("operate", 0.2, 4),
+    ):
+        for _ in range(some(chances, most)):
+            at = rng.choice((rng.uniform(0.5, 2.5), rng.uniform(0.5, chaos)))
+            faults.append(Fault(kind, rng.randrange(coordinators), at=at, saga=rng.randrange(sagas)))
+    return faults
