@@ -566,6 +566,43 @@ def test_stored_data_that_do_not_fit_are_refused_by_name(tp: Any, data: bytes) -
         codec(tp).decode(data)
 
 
+@dataclasses.dataclass
+class Grown:
+    x: int
+    y: int = 5
+
+    @cached_property
+    def double(self) -> int:
+        return self.x * 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Garden:
+    grown: Grown
+    many: tuple[Grown, ...] = ()
+    tags: set[str] = dataclasses.field(default_factory=set)
+    note: str = "none"
+
+
+def test_a_field_that_got_its_default_when_it_was_decoded_is_written_like_any_other() -> None:
+    codec = type_codec(Grown, where=WHERE)
+    grown = codec.decode(b'{"x":1}')
+    assert codec.encode(grown) == b'{"x":1,"y":5}'
+    assert grown == Grown(1)
+
+    cached = codec.decode(b'{"x":1}')
+    assert cached.double == 2
+    assert codec.decode(codec.encode(cached)) == Grown(1)
+    assert b'"y":5' in codec.encode(cached)
+
+
+def test_defaults_are_written_at_every_depth_and_beside_sets() -> None:
+    codec = type_codec(Garden, where=WHERE)
+    decoded = codec.decode(b'{"grown":{"x":1},"many":[{"x":2}],"tags":["b","a"]}')
+    written = codec.encode(decoded)
+    assert written == (b'{"grown":{"x":1,"y":5},"many":[{"x":2,"y":5}],"tags":["a","b"],"note":"none"}')
+
+
 def test_data_stored_before_a_field_was_added_decode_with_its_default() -> None:
     assert codec(Line).decode(b'{"sku":"a","count":1}') == Line("a", 1)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import inspect
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import cached_property
 from operator import attrgetter
@@ -308,6 +309,8 @@ def fields(cls: type, fields: dict[str, Node]) -> Check:
     every = tuple(fields.items())
     slots = sum(type(getattr(cls, name, None)) is types.MemberDescriptorType for name in fields)
     room = len(fields) - slots if cls.__dictoffset__ else None
+    defaults = _defaults(cls, fields) if room is not None else {}
+    defaulted = defaults.keys()
     get = _getter(names)
 
     def walk(value: Any, parts: tuple[tuple[str, Node], ...]) -> None:
@@ -335,10 +338,27 @@ def fields(cls: type, fields: dict[str, Node]) -> Check:
             walk(value, every)
         elif slow:
             walk(value, slow)
-        if room is not None and len(value.__dict__) > room:
-            _no_extras(value, fields)
+        if room is not None:
+            own = value.__dict__
+            if len(own) > room:
+                _no_extras(value, fields)
+            if defaulted and not own.keys() >= defaulted:
+                # The decoder leaves plain defaults to the class, and the encoder writes only what the value itself
+                # has: such a field would be lost, and read later as whatever the default is then.
+                for name in defaults:
+                    own.setdefault(name, defaults[name])
 
     return check
+
+
+def _defaults(cls: type, fields: Iterable[str]) -> dict[str, Any]:
+    """The defaults that instances have from their class rather than in their own `__dict__`."""
+    found = {name: inspect.getattr_static(cls, name, dataclasses.MISSING) for name in fields}
+    return {
+        name: default
+        for name, default in found.items()
+        if default is not dataclasses.MISSING and not hasattr(default, "__get__")
+    }
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
