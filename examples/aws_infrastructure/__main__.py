@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
         "--endpoint-url", default=os.environ.get("AWS_ENDPOINT_URL"), help="of moto or LocalStack, say"
     )
     deploy.add_argument("--cidr", type=ipaddress.IPv4Network, default=ipaddress.IPv4Network("10.0.0.0/16"))
-    deploy.add_argument("--zones", default="abc", help="a subnet in each of these zones (default: abc)")
+    deploy.add_argument(
+        "--zones", type=_zones, default="abc", help="a subnet in each of these zones (default: abc)"
+    )
     deploy.add_argument(
         "--ports", type=int, nargs="+", default=[80, 443], help="open TCP ports (default: 80 443)"
     )
@@ -65,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
 def _id(text: str) -> str:
     if not ID.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r}: use up to 100 letters, digits, - and _")
+    return text
+
+
+def _zones(text: str) -> str:
+    if not re.fullmatch(r"[a-z]{1,16}", text) or len(set(text)) < len(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give the zones' letters, each once, like abc")
     return text
 
 

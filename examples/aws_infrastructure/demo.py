@@ -268,30 +268,32 @@ def draw(store: str, folder: Path) -> None:
     heading(5, "The picture")
     for saga_id in (FAILED, KILLED):
         saga = asyncio.run(stored(store, saga_id))
-        for line in picture(saga.fold):
+        shown = render.snapshot(saga.fold, saga.events)
+        for line in picture(shown):
             say(line)
-        (folder / f"{saga_id}.svg").write_text(render.svg(saga.fold), encoding="utf-8")
-        (folder / f"{saga_id}.dot").write_text(render.dot(saga.fold), encoding="utf-8")
+        (folder / f"{saga_id}.svg").write_text(render.svg(shown), encoding="utf-8")
+        (folder / f"{saga_id}.dot").write_text(render.dot(shown), encoding="utf-8")
         say(f"drawn: {folder / saga_id}.svg and .dot\n")
 
 
-def next_steps(store: str, folder: Path, *, kept: bool) -> None:
+def next_steps(store: str, *, kept: bool) -> None:
     heading(6, "What to try next")
     tools = Path(sys.executable).parent
-    compensate = f"{tools.relative_to(ROOT) if tools.is_relative_to(ROOT) else tools}/compensate"
+    path = tools.relative_to(ROOT) if tools.is_relative_to(ROOT) else tools
     if not kept:
-        say("(without --no-keep, so that the folder stays)")
-    for command, why in {
-        f"{compensate} ls --store {store}": "the sagas of this demo",
-        f"{compensate} show {FAILED} --store {store}": "one of them, step by step",
-        f"{compensate} events {KILLED} --store {store}": "its whole log: see what the kill left in doubt",
-        f"{compensate} graph {FAILED} --store {store} --format dot": "the picture, for Graphviz",
+        say("(after a run without --no-keep, which has just removed the folder)")
+    tries = {
+        f"export COMPENSATE_STORE={store}": "the log of this demo",
+        f"{path}/compensate ls": "its sagas",
+        f"{path}/compensate show {FAILED}": "one of them, step by step, with times",
+        f"{path}/compensate events {KILLED}": "a whole log: see what the kill left in doubt",
+        f"{path}/compensate graph {FAILED} --format dot": "the picture, for Graphviz; mermaid and text too",
         "$EDITOR examples/aws_infrastructure/saga.py": "the saga itself",
-        "python -m examples.aws_infrastructure --help": "deploy, list, destroy: on moto or with AWS credentials",
-    }.items():
-        say(f"{command}\n      {paint(why, DIM)}")
-    if kept:
-        say(f"Everything is in {folder}; delete it when you like.")
+        f"{path}/python -m examples.aws_infrastructure --help": "deploy, list, destroy: on moto or on AWS",
+    }
+    width = max(map(len, tries))
+    for command, why in tries.items():
+        say(f"{command:<{width}}  {paint(f'# {why}', DIM)}")
 
 
 # -------------------------------------------------------------------------------------------- running
@@ -314,11 +316,11 @@ def demo(folder: Path, *, kept: bool) -> None:
         say(
             f"a moto server answers at {url} (a real HTTP server; made-up credentials, nothing leaves this machine)"
         )
-        say(f"the log and the pictures go to {folder}")
+        say(f"the log and the pictures go to {folder}{', which stays' if kept else ''}")
         asyncio.run(build_and_fail(store, ec2, site))
         kill_and_resume(ec2, site, store)
     draw(store, folder)
-    next_steps(store, folder, kept=kept)
+    next_steps(store, kept=kept)
     print(f"\n{paint('All of it was as claimed', GREEN)} ({time.monotonic() - began:.0f} s).")
 
 

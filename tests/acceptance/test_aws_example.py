@@ -226,6 +226,7 @@ def test_two_processes_that_deploy_one_id_at_once_build_one_network(cli: Cli, ec
         (["deploy", "--region", REGION, "--saga-id", "a.2"], "use up to 100 letters, digits, - and _"),
         (["deploy", "--region", REGION, "--saga-id", "x", "--cidr", "10.0.0.0/99"], "--cidr"),
         (["deploy", "--region", REGION, "--saga-id", "x", "--cidr", "10.0.0.0/8"], "AWS takes /16 to /28"),
+        (["deploy", "--region", REGION, "--saga-id", "x", "--zones", "aa"], "each once"),
         (["destroy", "--saga-id", "nobody"], "there is no such network"),
         (["list", "--store", "nonsense"], "StoreUrlInvalid"),
     ],

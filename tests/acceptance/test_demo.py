@@ -68,11 +68,24 @@ def test_the_demo_builds_fails_undoes_kills_and_resumes_and_draws_it(tmp_path: P
     assert sorted(steps(before, "do") + steps(after, "do")) == sorted([*STEPS, "verify"])
     assert "  ok  nothing was made twice\n" in after
 
-    folder = Path(re.search(r"go to (.+)$", sections[0], re.MULTILINE).group(1))  # type: ignore[union-attr]
+    folder = Path(re.search(r"go to (.+), which stays$", sections[0], re.MULTILINE).group(1))  # type: ignore[union-attr]
     assert folder.parent == tmp_path
     for saga in ("failed", "killed"):
         assert ET.parse(folder / f"{saga}.svg").getroot().tag.endswith("svg")
         assert (folder / f"{saga}.dot").read_text(encoding="utf-8").startswith("digraph")
+
+    commands = [line.split(" # ")[0].strip() for line in sections[5].splitlines()[1:] if " # " in line]
+    assert [command.split()[1] for command in commands if "/compensate " in command] == [
+        "ls",
+        "show",
+        "events",
+        "graph",
+    ]
+    script = "\n".join(["set -ex", *(command for command in commands if not command.startswith("$EDITOR"))])
+    tried = subprocess.run(["sh", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    for expected in ("killed", "rolled back", "create_subnet[0]: in doubt", "digraph", "destroy"):
+        assert expected in tried.stdout
 
 
 def test_the_demo_leaves_nothing_behind_when_told_so(tmp_path: Path) -> None:
