@@ -30,7 +30,7 @@ from compensate.core.plan import ACTION, Plan
 from compensate.core.policy import Retry
 from compensate.errors import CorruptLog
 from compensate.runtime.document import StateDocument, import_document, read_go_document, state_document
-from compensate.stores import open_store
+from compensate.stores import Store, open_store
 from tests.support.driving import Run
 
 # -- agreeing with the log -------------------------------------------------
@@ -174,8 +174,15 @@ def network(region: str, size: int) -> str:
     return subnet
 
 
+ACTIONS: list[compensate.Action[..., Any]] = [make_vpc, make_subnet, tag]
+
+
+def coordinator(store: str | Store = "memory://") -> Coordinator[None]:
+    return Coordinator(store, sagas=[network], actions=ACTIONS)
+
+
 async def test_the_document_of_a_saga_has_the_fields_of_the_go_library() -> None:
-    async with Coordinator("memory://", sagas=[network]) as c:
+    async with coordinator() as c:
         await c.run(network.with_id("n1"), "eu", 8)
         document = json.loads(state_document(await c.get("n1")).json())
     created, updated = document.pop("created_at"), document.pop("updated_at")
@@ -196,7 +203,7 @@ async def test_the_document_of_a_saga_has_the_fields_of_the_go_library() -> None
 
 
 async def test_after_a_rollback_the_document_holds_nothing_that_is_undone() -> None:
-    async with Coordinator("memory://", sagas=[network]) as c:
+    async with coordinator() as c:
         with pytest.raises(compensate.RolledBack):
             await c.run(network.with_id("n1"), "eu", 101)
         document = state_document(await c.get("n1"))
@@ -233,7 +240,6 @@ GO = """{
   "created_at": "2025-07-01T14:03:07.123456789+02:00",
   "updated_at": "2025-07-01T12:03:09.5Z"
 }"""
-ACTIONS: list[compensate.Action[..., Any]] = [make_vpc, make_subnet, tag]
 
 
 def go(**changed: Any) -> str:
@@ -263,7 +269,7 @@ def test_a_nil_list_and_a_zero_time_of_go_are_read() -> None:
 
 
 async def test_our_own_documents_are_read_too() -> None:
-    async with Coordinator("memory://", sagas=[network]) as c:
+    async with coordinator() as c:
         await c.run(network.with_id("n1"), "eu", 8)
         document = state_document(await c.get("n1"))
     assert read_go_document(document.json()).json() == document.json()
@@ -298,7 +304,7 @@ def test_a_bad_document_is_refused_and_its_field_named(text: str, field: str) ->
 
 async def test_a_completed_saga_of_the_go_library_is_rolled_back_in_reverse_order() -> None:
     undone.clear()
-    async with Coordinator("memory://", actions=ACTIONS) as c:
+    async with coordinator() as c:
         assert await import_document(c.store, GO, ACTIONS) == "my-vpc-123"
         snapshot = await c.get("my-vpc-123")
         assert snapshot.status == "completed"
@@ -320,7 +326,7 @@ async def test_a_saga_that_the_go_library_left_half_way_is_undone_by_the_next_co
     await store.open()
     await import_document(store, go(status=status), ACTIONS)
     assert (await store.load("my-vpc-123")).record.status == "rolling_back"
-    async with Coordinator(store, actions=ACTIONS) as c:
+    async with coordinator(store) as c:
         with pytest.raises(compensate.RolledBack, match=f"imported as {status}"):
             await c.attach("my-vpc-123").result()
     assert undone == ["subnet-9", {"id": "vpc-0ab", "region": "us-west-2"}]
@@ -337,7 +343,7 @@ async def test_an_executor_undoes_an_imported_saga_too() -> None:
 
 
 async def test_a_failing_undo_leaves_an_imported_saga_stuck_and_its_document_says_where() -> None:
-    async with Coordinator("memory://", actions=ACTIONS) as c:
+    async with coordinator() as c:
         changed = json.loads(GO)["completed_actions"]
         changed[1]["output"] = "stubborn"
         await import_document(c.store, go(completed_actions=changed), ACTIONS)
@@ -353,7 +359,7 @@ async def test_a_failing_undo_leaves_an_imported_saga_stuck_and_its_document_say
 async def test_actions_can_be_given_by_the_names_that_the_document_has_for_them() -> None:
     undone.clear()
     text = go(completed_actions=[{"name": "Create VPC", "output": {"id": "v"}}])
-    async with Coordinator("memory://", actions=ACTIONS) as c:
+    async with coordinator() as c:
         await import_document(c.store, text, {"Create VPC": make_vpc})
         run = await c.rollback("my-vpc-123")
         with pytest.raises(compensate.RolledBack):
