@@ -37,7 +37,7 @@ class Group(msgspec.Struct):
     ids: list[str]
 
 
-@click.command()
+@click.command(short_help="Hold code against stored sagas.")
 @click.argument("spec", metavar="MODULE[:SAGA]")
 @app
 @common
@@ -47,6 +47,7 @@ def check(context: click.Context, common: Common, spec: str, apps: tuple[str, ..
 
     Importing the module checks its sagas. If the store is there, each of its unfinished sagas is held against the
     code: whether it runs today's dag or an older one, and whether its actions are known and its data still decodes.
+    Where several modules share a store, name the others with --app.
     With --json: one document, {"ok": ..., "sagas": [...], "stored": [...]}.
     """
     code = load_code(apps)

@@ -20,11 +20,11 @@ def line(event: Event, *, saga_id: str = "", took: float | None = None) -> str:
         took: Seconds since what it ends began.
     """
     words = _WORDS.get(event.type, _plain)(event)
-    if event.attempt > 1:
-        words += f" (attempt {event.attempt})"
     if took is not None:
         words += f" [{span(took)}]"
     where = event.node or "saga"
+    if event.attempt > 1:
+        where += f", attempt {event.attempt}"
     return "  ".join(
         part for part in (clock_time(event.at), saga_id, f"#{event.seq}", f"{where}: {words}") if part
     )
@@ -100,11 +100,16 @@ def _supplied(event: Event) -> str:
     return f"output {data.output.decode('utf-8', 'replace')} given{by(data)}"
 
 
+def reason(text: str) -> str:
+    """A recorded `package.module.Error: message`, with the error's own name alone."""
+    kind, colon, rest = text.partition(": ")
+    return text if " " in kind else f"{short_type(kind)}{colon}{rest}"
+
+
 def why_rollback(data: e.Rollback) -> str:
     """What turned a saga back, in words."""
     if data.cause == "failure":
-        kind, colon, rest = data.why.partition(": ")
-        return f"{data.node} failed: {short_type(kind)}{colon}{rest}"
+        return f"{data.node} failed: {reason(data.why)}"
     if data.cause == "deadline":
         return "its deadline passed"
     return f"asked for{by(data)}"
@@ -114,7 +119,7 @@ def _stuck(event: Event) -> str:
     data = cast(e.SagaStuck, event.data)
     if data.parked:
         return f"parked: {data.parked}"
-    nodes = "; ".join(f"{n.node} ({n.reason}); choices: {', '.join(n.choices)}" for n in data.nodes)
+    nodes = "; ".join(f"{n.node} ({reason(n.reason)}); choices: {', '.join(n.choices)}" for n in data.nodes)
     return f"stuck, an operator is needed: {nodes}"
 
 

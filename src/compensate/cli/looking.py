@@ -39,7 +39,7 @@ POLL: Final = 0.2
 """Seconds between two looks for new events."""
 
 
-@click.command("ls")
+@click.command("ls", short_help="List sagas.")
 @click.option("--status", type=click.Choice(get_args(s.SagaStatus)), help="Only sagas that stand so.")
 @click.option("--name", metavar="SAGA", help="Only sagas of this definition.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
@@ -118,7 +118,7 @@ def _short(at: float) -> str:
     return clock_time(at).partition(".")[0] + "Z"
 
 
-@click.command()
+@click.command(short_help="Show a saga, and what can be done about it.")
 @click.argument("saga_id", metavar="ID")
 @click.option("--traceback", "tracebacks", is_flag=True, help="Show the recorded tracebacks too.")
 @common
@@ -190,7 +190,7 @@ def _tell_owner(common: Common, shown: Snapshot) -> None:
         return
     if record.owner is not None:
         out.line(
-            f"run by {record.owner}, epoch {record.epoch} (or was, when that ended without a word)",
+            f"owned by {record.owner}, epoch {record.epoch}; should that have died, the saga can be resumed",
             "bright_black",
         )
     else:
@@ -199,7 +199,7 @@ def _tell_owner(common: Common, shown: Snapshot) -> None:
     out.line(f"to go on with it: {common.command(verb, record.id, apps=[])}", "bright_black")
 
 
-@click.command()
+@click.command(short_help="Print or follow a saga's log.")
 @click.argument("saga_id", metavar="ID")
 @click.option("--follow", "-f", is_flag=True, help="Wait for more until the saga ends.")
 @click.option(
@@ -255,7 +255,7 @@ async def _events(common: Common, store: Store, saga_id: str, after: int, *, fol
         status = _END_OF.get(fresh[-1].type)
 
 
-@click.command()
+@click.command(short_help="Draw a definition or a stored saga.")
 @click.argument("source", metavar="MODULE:SAGA|ID")
 @click.option(
     "--format",

@@ -80,7 +80,7 @@ def _said(common: Common, session: Session, saga_id: str, what: str) -> int:
     return codes.OK
 
 
-@click.command()
+@click.command(short_help="Undo everything that a saga did.")
 @click.argument("saga_id", metavar="ID")
 @click.option(
     "--grace", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long for running actions."
@@ -101,7 +101,7 @@ def rollback(common: Common, saga_id: str, grace: float | None, reason: str, who
     return _operate(common, saga_id, request, wanted=s.ROLLED_BACK, **more)
 
 
-@click.command()
+@click.command(short_help="Try a stuck node again.")
 @click.argument("saga_id", metavar="ID")
 @click.argument("node")
 @decision
@@ -120,7 +120,7 @@ def retry(common: Common, saga_id: str, node: str, reason: str, who: str, **more
     return _operate(common, saga_id, request, node=node, **more)
 
 
-@click.command()
+@click.command(short_help="Leave a stuck node's effect as it is.")
 @click.argument("saga_id", metavar="ID")
 @click.argument("node")
 @decision
@@ -139,7 +139,7 @@ def skip(common: Common, saga_id: str, node: str, reason: str, who: str, **more:
     return _operate(common, saga_id, request, node=node, **more)
 
 
-@click.command()
+@click.command(short_help="Say that a stuck node is mended by hand.")
 @click.argument("saga_id", metavar="ID")
 @click.argument("node")
 @click.option(
@@ -163,7 +163,7 @@ def resolve(
     return _operate(common, saga_id, request, node=node, **more)
 
 
-@click.command()
+@click.command(short_help="Start nothing more of a saga for now.")
 @click.argument("saga_id", metavar="ID")
 @decision
 @app
@@ -190,7 +190,7 @@ def pause(common: Common, saga_id: str, reason: str, who: str, apps: tuple[str, 
     return asyncio.run(work())
 
 
-@click.command()
+@click.command(short_help="Go on with a paused saga.")
 @click.argument("saga_id", metavar="ID")
 @decision
 @_wait
@@ -208,7 +208,7 @@ def unpause(common: Common, saga_id: str, reason: str, who: str, **more: Any) ->
     return _operate(common, saga_id, request, **more)
 
 
-@click.command()
+@click.command(short_help="Forget a saga that has ended.")
 @click.argument("saga_id", metavar="ID")
 @common
 def delete(common: Common, saga_id: str) -> int:

@@ -62,7 +62,8 @@ class Output:
 
     def line(self, text: str, style: str = "") -> None:
         """Print one line for people. Safe with any text: what could steer a terminal is taken out."""
-        self.show(Text(plain(text), style=style, no_wrap=not self.terminal))
+        indent = " " * (len(text) - len(text.lstrip(" ")))
+        self.show(Text(indent + plain(text), style=style, no_wrap=not self.terminal))
 
     def raw(self, text: str) -> None:
         """Write as it is."""
@@ -84,7 +85,7 @@ class Output:
             write()
             sys.stdout.flush()
         except BrokenPipeError:
-            # Nobody reads any more. A saga goes on all the same; a listing ends where `check_open` is called.
+            # Nobody reads any more. A saga goes on all the same; whoever only prints looks at `closed`.
             self._closed = True
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
 

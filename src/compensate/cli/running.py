@@ -22,11 +22,12 @@ from compensate.cli.session import (
 )
 from compensate.core import states as s
 from compensate.errors import CompensateError, StoreError
+from compensate.render.words import STATE_WORDS
 from compensate.runtime.runs import Snapshot
 from compensate.stores.base import SagaRecord
 
 
-@click.command()
+@click.command(short_help="Run a saga and wait for its end.")
 @click.argument("spec", metavar="MODULE:SAGA")
 @click.option(
     "--params",
@@ -57,7 +58,7 @@ def run(
     saga = load_saga(spec)
     code = load_code(apps)
     code.add_saga(saga)
-    given = read_params(params)
+    given = saga.read_params(read_params(params))  # before there is a store
     if saga_id is not None:
         saga = saga.with_id(saga_id)
     words = [spec, *apps]
@@ -92,7 +93,7 @@ async def interrupted(common: Common, session: Session, stopped: Interrupted, ap
     out = common.out
     for progress in session.watch.sagas.values():
         if progress.ended:
-            out.hint(f"saga {progress.id} ended while it was waited for: {progress.status}")
+            out.hint(f"saga {progress.id} ended while it was waited for: {STATE_WORDS[progress.status]}")
             if out.as_json:
                 out.document({"id": progress.id, "status": progress.status, "interrupted": False})
             return code_of(progress)
@@ -126,7 +127,7 @@ def finish(
     return code_of(progress, wanted=wanted)
 
 
-@click.command()
+@click.command(short_help="Go on with unfinished sagas.")
 @click.argument("words", nargs=-1, metavar="[ID] [MODULE[:SAGA]]...")
 @click.option("--all", "everything", is_flag=True, help="Every saga that has not ended and that nobody runs.")
 @running
@@ -169,7 +170,11 @@ async def _resume_one(common: Common, session: Session, code: Code, saga_id: str
             why = _not_resumed(before, code, common)
             if why:
                 raise CliError(why, codes.REFUSED)
-            if before.status not in s.ENDS or before.record.parked:
+            if before.status in s.ENDS and not before.record.parked:
+                common.out.hint(
+                    f"saga {saga_id} has ended; this is what it came to: {STATE_WORDS[before.status]}"
+                )
+            else:
                 await session.unless_stopped(session.coordinator.adopt(saga_id))
                 if session.coordinator.execution(saga_id) is None and before.record.owner is not None:
                     common.out.hint(f"saga {saga_id} is run by {before.record.owner}; following it")

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from compensate.cli import codes
 from compensate.cli.documents import commands
+from compensate.cli.lines import reason
 from compensate.cli.loading import CliError, Code, deps_of
 from compensate.cli.output import Command, Output, span
 from compensate.cli.progress import Progress
@@ -232,7 +233,7 @@ def stuck_hints(snapshot: Snapshot, command: Command, apps: list[str]) -> list[s
         return [f"parked: {fold.stuck.parked}", f"  when code that knows it is back: {resume}"]
     lines: list[str] = []
     for node in fold.stuck.nodes:
-        lines.append(f"{node.node} needs a decision: {node.reason}")
+        lines.append(f"{node.node} needs a decision: {reason(node.reason)}")
         lines += [f"  {typed}" for typed in commands(snapshot.id, node, command, apps)]
     return lines
 

@@ -70,7 +70,10 @@ def tree(
         ascii_only: Only ASCII signs.
     """
     lines = [_title(progress, now, width, ascii_only)]
-    lines += [Text("  " + cut(plain(why), width - 2), style="red") for why in _why(progress)]
+    for why in _why(progress):
+        # Only what is not drawn again and again has room for long words.
+        said_in = cut(plain(why), width - 2) if height is not None else plain(why)
+        lines.append(Text("  " + said_in, style="red"))
     shown = _Rows(progress, now, width, ascii_only)
     room = None if height is None else max(3, height - len(lines))
     return Group(*lines, *shown.lines(room))
@@ -113,7 +116,7 @@ class _Rows:
         left = max((columns(self._left(self.rows[k])) for k in chosen), default=0)
         left = min(left, max(12, self.width // 2))
         words = max((columns(self._words(k)) for k in chosen), default=0)
-        words = min(words, max(10, self.width // 4))
+        words = min(max(words, 11), max(11, self.width // 4))
         lines = [self._line(k, left, words) for k in chosen]
         if len(chosen) < len(self.rows):
             lines.append(self._rest(set(chosen)))
