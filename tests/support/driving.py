@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from compensate.core import events as e
+from compensate.core.commands import Ask, CancelAction, Finish, RunAction, RunUndo, WaitUntil
 from compensate.core.dag import ActionNode, Dag, Node
 from compensate.core.events import Event
 from compensate.core.log import Fold
-from compensate.core.machine import Ask, CancelAction, Finish, Machine, RunAction, RunUndo, WaitUntil
+from compensate.core.machine import Machine
 from compensate.core.plan import Plan
 
 BOOM = e.ErrorInfo("shop.Boom", "boom")

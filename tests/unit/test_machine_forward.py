@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from compensate.core import events as e
-from compensate.core.machine import Machine, RunAction, RunUndo
+from compensate.core.commands import RunAction, RunUndo
+from compensate.core.machine import Machine
 from compensate.core.plan import Plan
 from compensate.core.policy import Retry
 from compensate.errors import CorruptLog, IllegalRequest

@@ -16,8 +16,9 @@ from msgspec import Raw
 
 from compensate import render
 from compensate.core import events as e
+from compensate.core.commands import Ask, RunAction, RunUndo, WaitUntil
 from compensate.core.dag import ActionNode, ConstantNode, Dag, Each, Ref, SubsagaNode
-from compensate.core.machine import Ask, Machine, RunAction, RunUndo, WaitUntil
+from compensate.core.machine import Machine
 from compensate.core.plan import Plan
 from compensate.core.policy import Retry
 from compensate.core.states import NODE, NodeState

@@ -1,89 +1,24 @@
 """The log, folded: what a saga's events amount to, and which events cannot be.
 
-`Fold.apply` takes one event after the other and keeps, besides the state of each
-node, the queues from which `machine` decides. It checks every event against the
-transition tables and against the rules above them (sequence, epochs, S3, S4, S7)
-and refuses what cannot be (S12). Each event costs O(edges of its node); the start
-of a rollback looks at every node once. Nothing recurses.
+`Fold.apply` takes one event after the other. It checks each against the transition
+tables and against the rules above them (sequence, epochs, S3, S4, S7) and refuses
+what cannot be (S12).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappush
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, cast
 
 from compensate.core import events as e
 from compensate.core import states as s
-from compensate.core.dag import ConstantNode
 from compensate.core.events import Event
-from compensate.core.plan import ACTION, FAN_BEGIN, ROOT, Plan
+from compensate.core.flow import Flow
+from compensate.core.plan import ACTION, FAN_BEGIN, ROOT
 from compensate.errors import CorruptLog
 
-NEVER: Final = float("inf")
-"""The time of an alarm that is not set."""
 
-Question: TypeAlias = Literal["when", "items"]
-"""What the machine asks: does the branch go on, or which items does the fan-out have."""
-
-
-class Fold:
-    """What a saga's events amount to.
-
-    Args:
-        plan: The dag, laid flat.
-        saga_id: The saga's id; keys and jitter are made of it.
-
-    Attributes:
-        epoch: Highest epoch seen.
-        state: State of each node, by index.
-        output: JSON of each completed action node.
-        attempt: How often each action was started.
-        rollback: How the rollback began; `None` while going forward.
-        executing: How many actions and undos run.
-    """
-
-    # What most sagas never touch stands on the class: a saga's making is on the path of every saga.
-    epoch = 0
-    seq = 0
-    status: s.SagaStatus | None = None
-    paused = False
-    params = b""
-    created: e.Created | None = None
-    rollback: e.Rollback | None = None
-    stuck: e.SagaStuck | None = None
-    executing = 0
-    _alarm = NEVER
-    _to_cancel = NEVER
-    _late = False
-    _pivots_done = 0
-    _own_plan = False
-
-    def __init__(self, plan: Plan, saga_id: str) -> None:
-        n = len(plan.names)
-        self.plan = plan
-        self.saga_id = saga_id
-        self.state: list[s.NodeState] = [s.PENDING] * n
-        self.output: list[bytes | None] = [None] * n
-        self.attempt: list[int] = [0] * n
-        self.undo_attempt: dict[int, int] = {}
-        self.failures: dict[int, int] = {}
-        self.undo_failures: dict[int, int] = {}
-        self.errors: dict[int, e.Failed | e.InDoubt] = {}
-        self.undo_errors: dict[int, e.UndoFailed] = {}
-        self.doubted: set[int] = set()
-        self._missing = plan.missing[:]
-        self._live: list[int] = []
-        self._ready: deque[int] = deque()
-        self._queued = bytearray(n)
-        self._asks: list[int] = []
-        self._given_up: dict[int, str] = {}
-        self._rerun: set[int] = set()
-        self._due: dict[int, float] = {}
-        self._timers: list[tuple[float, int]] = []
-        self._taken: set[int] = set()
-        self._lingering: set[int] = set()
-        self._held: set[int] = set()
+class Fold(Flow):
+    """What a saga's events amount to."""
 
     # -- events ------------------------------------------------------------
 
@@ -392,187 +327,10 @@ class Fold:
             self.status = s.RUNNING if self.rollback is None else s.ROLLING_BACK
             self.stuck = None
 
-    # -- forward -----------------------------------------------------------
-
-    def _complete(self, i: int) -> None:
-        """A bracket has nothing more to wait for."""
-        self.state[i] = s.COMPLETED
-        self._forward_from(i)
-
-    def _pass_pivot(self, i: int) -> None:
-        if i in self.plan.pivots:
-            self._pivots_done += 1
-            self._reset_alarm()
-
-    def _forward_from(self, i: int) -> None:
-        """Node `i` has its output: what waited only for it is next. Brackets and constants complete on the way."""
-        plan = self.plan
-        missing = self._missing
-        open_: list[int] | None = None
-        while True:
-            for j in plan.dependants[i]:
-                left = missing[j] = missing[j] - 1
-                if left:
-                    continue
-                if j in plan.asks:
-                    self._asks.append(j)
-                elif plan.kinds[j] == ACTION:
-                    self._queued[j] = 1
-                    self._ready.append(j)
-                else:
-                    self.state[j] = s.COMPLETED
-                    if open_ is None:
-                        open_ = [j]
-                    else:
-                        open_.append(j)
-            if not open_:
-                return
-            i = open_.pop()
-
-    def _queue(self, i: int) -> None:
-        self._queued[i] = 1
-        self._ready.append(i)
-
-    def _wait(self, i: int, until: float) -> None:
-        self._due[i] = until
-        heappush(self._timers, (until, i))
-        self._alarm = min(self._alarm, until)
-
-    def _deadline(self) -> float:
-        if (
-            self.rollback is not None
-            or self._pivots_done
-            or self.created is None
-            or self.created.deadline is None
-        ):
-            return NEVER
-        return self.created.deadline
-
-    def _reset_alarm(self) -> None:
-        timer = self._timers[0][0] if self._timers else NEVER
-        deadline = NEVER if self._late else self._deadline()
-        self._alarm = min(timer, self._to_cancel, deadline)
-
-    # -- backward ----------------------------------------------------------
-
-    def _turn_back(self) -> None:
-        """Begin the rollback: count, for each node that came alive, the dependants that did; undo from the far end."""
-        deps = self.plan.deps
-        self._ready.clear()
-        self._asks.clear()
-        self._queued = bytearray(len(self.state))
-        self._due.clear()
-        self._timers.clear()
-        self._given_up.clear()
-        live = self._live = [0] * len(self.state)
-        alive = [i for i, state in enumerate(self.state) if state != s.PENDING]
-        for i in alive:
-            for dep in deps[i]:
-                live[dep] += 1
-        assert self.rollback is not None
-        self._to_cancel = NEVER if self.rollback.grace_until is None else self.rollback.grace_until
-        self._reset_alarm()
-        for i in [i for i in alive if not live[i]]:
-            self._turn(i)
-
-    def _turn(self, i: int) -> None:
-        """Node `i` may have come to its turn to be undone: queue it, or pass over it if there is nothing to undo."""
-        if (
-            self._live[i]
-            or i in self._lingering
-            or (self.state[i] in _EXECUTING and self.plan.kinds[i] == ACTION)
-        ):
-            return
-        if self._has_to_undo(i):
-            self._queue(i)
-        elif self.state[i] != s.UNDO_FAILED:
-            self._settle(i)
-
-    def _has_to_undo(self, i: int) -> bool:
-        if self.plan.kinds[i] != ACTION:
-            return False
-        undo = self.plan.action(i).undo
-        state = self.state[i]
-        if undo == "none":
-            return False
-        if state == s.COMPLETED or state == s.IN_DOUBT:
-            return True
-        return state == s.FAILED and undo == "unknown" and not cast(e.Failed, self.errors[i]).clean
-
-    def _settle(self, i: int) -> None:
-        """Nothing of node `i` is left: what it depends on may come to its turn."""
-        live = self._live
-        open_ = [i]
-        while open_:
-            for dep in self.plan.deps[open_.pop()]:
-                live[dep] -= 1
-                if live[dep] or dep in self._lingering:
-                    continue
-                if self.state[dep] == s.PENDING:
-                    continue  # behind a bracket that was cut short or skipped: it holds nothing back
-                if self.plan.kinds[dep] == ACTION:
-                    if self.state[dep] in _EXECUTING:
-                        continue
-                    if self._has_to_undo(dep):
-                        self._queue(dep)
-                        continue
-                open_.append(dep)
-
-    # -- looking -----------------------------------------------------------
-
-    def question(self, i: int) -> Question | None:
-        """What has to be asked before node (or begin bracket) `i` goes on."""
-        if i not in self.plan.asks or self.state[i] != s.PENDING:
-            return None
-        spec = self.plan.specs[i]
-        if (
-            i not in self._taken
-            and not isinstance(spec, ConstantNode)
-            and spec is not None
-            and spec.when is not None
-        ):
-            return "when"
-        return "items" if self.plan.kinds[i] == FAN_BEGIN else None
-
-    def unblocked(self, i: int) -> bool:
-        """Whether everything that node `i` depends on has completed."""
-        return not self._missing[i]
-
-    def choices(self, i: int) -> tuple[str, ...]:
-        """The operator's verbs that are legal for node `i` now: values of `VERBS`."""
-        if i not in self._given_up:
-            return ()
-        if self.rollback is None:
-            return ("retry", "resolve with output")
-        if self.state[i] == s.IN_DOUBT:
-            return ("retry", "skip", "resolve", "resolve with output")
-        return ("retry", "skip", "resolve")
-
-    def may_turn_back(self) -> bool:
-        """Whether a rollback may begin: not after a pivot completed, nor while one is in flight (its end decides)."""
-        pivots = self.plan.pivots
-        if not pivots:
-            return True
-        if self._pivots_done:
-            return False
-        for i in pivots:
-            state = self.state[i]
-            if state == s.RUNNING:
-                return False
-            if state == s.IN_DOUBT and (i not in self._given_up or self.plan.action(i).undo == "none"):
-                return False
-        return True
-
-    @property
-    def pivot_passed(self) -> bool:
-        """Whether a pivot has completed: from then on the saga only goes forward."""
-        return self._pivots_done > 0
-
 
 _ANSWERS: Final = frozenset({e.BRANCH_TAKEN, e.BRANCH_SKIPPED, e.EXPANDED})
 _STARTS: Final = frozenset({e.STARTED, e.UNDO_STARTED})
 _ENDINGS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
-_EXECUTING: Final = frozenset({s.RUNNING, s.UNDOING})
 _OPEN: Final = frozenset({s.RUNNING, s.ROLLING_BACK})
 _STARTED: Final = s.NODE[e.STARTED]
 

@@ -12,62 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from heapq import heappop
-from typing import Final, TypeAlias, cast
-
-import msgspec
+from typing import Final, cast
 
 from compensate.core import events as e
 from compensate.core import states as s
+from compensate.core.commands import Ask, CancelAction, Command, Finish, RunAction, RunUndo, WaitUntil
 from compensate.core.events import Event
-from compensate.core.log import NEVER, VERBS, Fold, Question
+from compensate.core.flow import NEVER
+from compensate.core.log import VERBS, Fold
 from compensate.core.names import key
 from compensate.core.plan import ACTION, LAST, ROOT, Plan
 from compensate.errors import CorruptLog, IllegalRequest
 
 UNBOUNDED: Final = 1 << 60
 """Room for any number of actions."""
-
-
-class RunAction(msgspec.Struct, frozen=True, gc=False):
-    """Run the action of node `node`; `attempt` is recorded as started."""
-
-    node: int
-    attempt: int
-
-
-class RunUndo(msgspec.Struct, frozen=True, gc=False):
-    """Run the undo of node `node`, with its output, or `None` where it has none; recorded as started."""
-
-    node: int
-    attempt: int
-
-
-class Ask(msgspec.Struct, frozen=True, gc=False):
-    """Evaluate the node's `when` and answer with `decide`, or the list of a fan-out and answer with `expand`."""
-
-    node: int
-    question: Question
-
-
-class CancelAction(msgspec.Struct, frozen=True, gc=False):
-    """Cancel the running action of node `node`: the grace time of a rollback is over."""
-
-    node: int
-
-
-class WaitUntil(msgspec.Struct, frozen=True, gc=False):
-    """Call `next` again at this time, or earlier when there is news."""
-
-    at: float
-
-
-class Finish(msgspec.Struct, frozen=True, gc=False):
-    """The saga has come to an end, and it is recorded."""
-
-    status: s.SagaStatus
-
-
-Command: TypeAlias = RunAction | RunUndo | Ask | CancelAction | WaitUntil | Finish
 
 
 class Machine(Fold):
@@ -250,7 +208,8 @@ class Machine(Fold):
     def linger(self, i: int) -> None:
         """Node `i` timed out but its thread cannot be stopped.
 
-        Until `landed`, it is neither tried again nor undone, nor is anything undone that it depends on (S3).
+        Until `landed`, it is neither tried again nor undone, nor is anything undone that it depends on (S3). To be told
+        before the outcome is, lest the node be settled first.
         """
         self._lingering.add(i)
 
@@ -304,7 +263,9 @@ class Machine(Fold):
             IllegalRequest: The saga is stuck: what it is stuck at has to be decided first.
         """
         if self.paused and self.status == s.STUCK:
-            raise self._illegal("resumed", "it is stuck; decide about its nodes first, or bring missing code back")
+            raise self._illegal(
+                "resumed", "it is stuck; decide about its nodes first, or bring missing code back"
+            )
         if self.paused:
             self._record(e.SAGA_RESUMED, now, e.Decided(who, why))
 

@@ -210,7 +210,18 @@ class Plan:
         """A plan of one saga's own, which may grow."""
         other = object.__new__(Plan)
         other.__dict__.update(self.__dict__)
-        for name in ("names", "kinds", "specs", "scopes", "position", "pivots", "missing", "undoable", "successor", "predecessor"):
+        for name in (
+            "names",
+            "kinds",
+            "specs",
+            "scopes",
+            "position",
+            "pivots",
+            "missing",
+            "undoable",
+            "successor",
+            "predecessor",
+        ):
             setattr(other, name, list(getattr(self, name)))
         other.deps = [list(deps) for deps in self.deps]
         other.dependants = [list(dependants) for dependants in self.dependants]

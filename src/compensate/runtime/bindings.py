@@ -39,7 +39,19 @@ class Input:
 class Bound:
     """An action node joined to its action."""
 
-    __slots__ = ("action", "decode", "encode", "fn", "keyword", "link", "plain", "positional", "scope", "spec", "undo_link")
+    __slots__ = (
+        "action",
+        "decode",
+        "encode",
+        "fn",
+        "keyword",
+        "link",
+        "plain",
+        "positional",
+        "scope",
+        "spec",
+        "undo_link",
+    )
 
     def __init__(self, spec: ActionNode, action: Action[Any, Any], scope: Scope, kinds: list[int]) -> None:
         self.spec = spec
@@ -71,7 +83,11 @@ class Bound:
             into = self.keyword if gap or name in action.keyword_only else self.positional
             into.append(Input(name, expr, codec.decode, source))
         self.plain = (
-            action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None and spec.each is None
+            action.is_async
+            and not action.takes_ctx
+            and not self.keyword
+            and spec.timeout is None
+            and spec.each is None
         )
         """Whether the shortest way of calling it will do."""
         self.link: Input | None = None
@@ -81,7 +97,12 @@ class Bound:
         self.decode: Decode = action.output.decode
         self.undo_link: Callable[..., Any] | None = None
         """Its undo, if the shortest way of calling it will do."""
-        if spec.undo != "none" and action.undo_is_async and not action.undo_takes_ctx and spec.undo_timeout is None:
+        if (
+            spec.undo != "none"
+            and action.undo_is_async
+            and not action.undo_takes_ctx
+            and spec.undo_timeout is None
+        ):
             self.undo_link = action.undo_fn
 
 
@@ -233,7 +254,9 @@ class Values:
         if kind == ACTION:
             data = self.machine.output[i]
             if data is None:
-                raise DeserializeFailed(f"node {plan.names[i]!r} has no output: it is {self.machine.state[i]}")
+                raise DeserializeFailed(
+                    f"node {plan.names[i]!r} has no output: it is {self.machine.state[i]}"
+                )
             return data
         if kind == FAN_END:
             return r.join(self.output(j) for j in plan.elements[i])

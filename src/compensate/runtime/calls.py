@@ -121,7 +121,9 @@ class Caller:
         action = bound.action
         inject = self._inject(i)
         if inject.fail == "before":
-            raise InjectedError(f"node {execution.machine.plan.names[i]!r}: injected failure before its effect")
+            raise InjectedError(
+                f"node {execution.machine.plan.names[i]!r}: injected failure before its effect"
+            )
         if action.takes_ctx:
             args.insert(0, self._ctx(i, attempt, bound, "do"))
         output = None
@@ -207,7 +209,9 @@ class Caller:
         if inject.fail_undo == -1 or attempt <= inject.fail_undo:
             raise InjectedError(f"node {execution.machine.plan.names[i]!r}: injected failure of its undo")
         if action.undo_fn is None:
-            raise Permanent(f"action {action.name!r} has no undo any more, but the stored dag says that it has one")
+            raise Permanent(
+                f"action {action.name!r} has no undo any more, but the stored dag says that it has one"
+            )
         data = execution.machine.output[i]
         try:
             output = None if data is None else action.output.decode(data)
@@ -235,7 +239,13 @@ class Caller:
             reader.timed_out = True
 
     async def _call(
-        self, i: int, fn: Callable[..., Any], is_async: bool, timeout: float | None, args: list[Any], kwargs: dict[str, Any]
+        self,
+        i: int,
+        fn: Callable[..., Any],
+        is_async: bool,
+        timeout: float | None,
+        args: list[Any],
+        kwargs: dict[str, Any],
     ) -> Any:
         if not is_async:
             return await self._call_in_thread(i, partial(fn, *args, **kwargs), timeout)
@@ -263,7 +273,9 @@ class Caller:
         if future.done():
             return future.result()
         self._linger(i, future)
-        raise TimedOut(f"it did not end within its time limit of {timeout:g} s; its thread goes on until it ends")
+        raise TimedOut(
+            f"it did not end within its time limit of {timeout:g} s; its thread goes on until it ends"
+        )
 
     def _linger(self, i: int, future: asyncio.Future[Any]) -> None:
         execution = self.execution
@@ -286,4 +298,3 @@ class _Unreadable(Exception):
 
 
 _NOTHING = Inject()
-

@@ -23,11 +23,12 @@ from compensate.core.names import check_name, check_saga_id
 from compensate.errors import CompensateError, IllegalRequest, SagaExists, SagaNotFound, Stopped, Unavailable
 from compensate.runtime import verbs
 from compensate.runtime.clock import Clock, SystemClock
-from compensate.runtime.execution import Execution, Observer, Setting
+from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.setting import Observer, Setting
 from compensate.runtime.slots import Slots
 from compensate.stores import open_store
 from compensate.stores.base import Answer, Page, Request, SagaRecord, Store, Verb
@@ -97,7 +98,9 @@ class Coordinator(Generic[D]):
         self.sagas: dict[str, Saga[..., Any]] = {}
         for saga in sagas:
             self._learn(saga)
-        self.owner = check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self.owner = (
+            check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        )
         self._lease = lease
         self._poll = poll
         self._drain = drain
@@ -330,7 +333,9 @@ class Coordinator(Generic[D]):
     def check_running(self, saga_id: str) -> None:
         """Raise `Stopped` if the coordinator is shut down or shutting down."""
         if not self._open:
-            raise Stopped(f"saga {saga_id}: the coordinator is shut down; a stored saga is resumed by the next one")
+            raise Stopped(
+                f"saga {saga_id}: the coordinator is shut down; a stored saga is resumed by the next one"
+            )
 
     def check_sound(self, saga_id: str) -> None:
         """Raise what made it impossible to go on with a saga here."""
@@ -366,7 +371,9 @@ class Coordinator(Generic[D]):
 
     async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:
         """See `Run.events`."""
-        ended: bool | None = None  # whether it had ended before the first event that is asked for; `None`: not looked
+        ended: bool | None = (
+            None  # whether it had ended before the first event that is asked for; `None`: not looked
+        )
         while True:
             execution = self.execution(saga_id)
             watcher = None if execution is None else execution.watch()
@@ -401,7 +408,9 @@ class Coordinator(Generic[D]):
 
     # -- operators ---------------------------------------------------------
 
-    async def rollback(self, saga_id: str, *, reason: str = "", who: str = "", grace: float | None = None) -> Run[Any]:
+    async def rollback(
+        self, saga_id: str, *, reason: str = "", who: str = "", grace: float | None = None
+    ) -> Run[Any]:
         """Roll a running or completed saga back. Returns once the decision is durable; wait with `Run.result`.
 
         Args:

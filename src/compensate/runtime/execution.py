@@ -10,37 +10,23 @@ request, an alarm) is handled by a side step on the same machine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
 from compensate.codec import records as r
 from compensate.core import events as e
 from compensate.core import states as s
+from compensate.core.commands import Ask, CancelAction, Command, RunAction, RunUndo, WaitUntil
 from compensate.core.dag import ActionNode, SubsagaNode
 from compensate.core.events import Event
-from compensate.core.machine import (
-    Ask,
-    CancelAction,
-    Command,
-    Machine,
-    RunAction,
-    RunUndo,
-    WaitUntil,
-)
-from compensate.errors import Conflict, CorruptLog, Fenced, SerializeFailed, StoreError, Unavailable
+from compensate.core.machine import Machine
+from compensate.errors import Conflict, CorruptLog, Fenced, StoreError, Unavailable
+from compensate.runtime import stretch
 from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.calls import Caller
-from compensate.runtime.clock import Clock
-from compensate.runtime.inject import Inject
-from compensate.runtime.slots import Slots
-from compensate.stores.base import NewSaga, Store, StoredSaga
-
-_LONGEST_STRETCH: Final = 64
-"""How many links of a chain are run before other sagas have their turn."""
-
-Observer = Callable[[str, Sequence[Event]], None]
-"""Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
+from compensate.runtime.setting import Setting
+from compensate.stores.base import NewSaga, StoredSaga
 
 _FACTS: Final = frozenset(
     {
@@ -60,33 +46,6 @@ _FACTS: Final = frozenset(
 """Events that say what happened outside, as opposed to what the machine decided."""
 
 
-class Setting:
-    """What the executions of one coordinator share."""
-
-    __slots__ = ("clock", "deps", "inject", "observers", "pool", "report", "slots", "store")
-
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        deps: Any = None,
-        *,
-        slots: Slots | None = None,
-        pool: Any = None,
-        observers: Sequence[Observer] = (),
-        inject: Mapping[str, Inject] | None = None,
-        report: Callable[[str, BaseException], None],
-    ) -> None:
-        self.store = store
-        self.clock = clock
-        self.deps = deps
-        self.slots = slots
-        self.pool = pool
-        self.observers = observers
-        self.inject = inject or {}
-        self.report = report
-
-
 class Execution:
     """One saga being run here.
 
@@ -98,7 +57,11 @@ class Execution:
     """
 
     def __init__(
-        self, machine: Machine, bindings: Bindings, setting: Setting, new: Callable[[list[Event]], NewSaga] | None = None
+        self,
+        machine: Machine,
+        bindings: Bindings,
+        setting: Setting,
+        new: Callable[[list[Event]], NewSaga] | None = None,
     ) -> None:
         self.machine = machine
         self.bindings = bindings
@@ -125,14 +88,15 @@ class Execution:
     _waiter: asyncio.Future[None] | None = None
     _alarm: asyncio.TimerHandle | None = None
     _side: asyncio.Task[None] | None = None
-    _place = -1  # the node that runs in place, in the driver's own task
+    place = -1
+    """The node that runs in place, in the driver's own task."""
     _driver: asyncio.Task[Any] | None = None
     _has_news = False
     _broken: BaseException | None = None  # what a task raised that is no outcome of an action
 
     def in_place(self, i: int, task: asyncio.Task[Any] | None) -> None:
         """Node `i` is already running, in `task`."""
-        self._place = i
+        self.place = i
         self._driver = task
 
     @property
@@ -153,7 +117,7 @@ class Execution:
             Fenced: Somebody else adopted the saga.
             CorruptLog: The log was found damaged when it had to be read again.
         """
-        self._place = -1
+        self.place = -1
         self._driver = asyncio.current_task()
         try:
             if self._side is not None:
@@ -165,7 +129,7 @@ class Execution:
                     commands = self._next()
                     if self.machine.unsaved:
                         try:
-                            saved = self._append()
+                            saved = self.write()
                             kept = saved is None or await saved
                         except BaseException:
                             self._give_back(commands)
@@ -195,103 +159,21 @@ class Execution:
                 self._notify()
 
     async def _run_in_place(self, command: RunAction | RunUndo) -> None:
-        self._place = command.node
+        self.place = command.node
         try:
             if not self.machine.calm or self.setting.inject:
                 await self._run(command)
             elif isinstance(command, RunAction):
-                await self._go_along(command)
+                await stretch.forward(self, command.node)
             else:
-                await self._go_back_along(command)
+                await stretch.backward(self, command.node)
         finally:
-            self._place = -1
+            self.place = -1
             if self.setting.slots is not None:
                 self.setting.slots.give()
             if self._side is not None:
                 side, self._side = self._side, None
                 await side
-
-    async def _go_along(self, command: RunAction) -> None:
-        """Run a node, and the links of the chain behind it, as long as nothing else is going on.
-
-        What `drive` does at large, on the shortest path: this loop is what a saga's speed is made of.
-        """
-        machine, caller, bindings, now = self.machine, self.caller, self.bindings.list, self.setting.clock.now
-        i = command.node
-        for _ in range(_LONGEST_STRETCH):
-            bound = bindings[i] if i < len(bindings) else None
-            if bound is None or bound.link is None:
-                await caller.act(i, machine.attempt[i])
-                return
-            link = bound.link
-            seq = machine.seq
-            try:
-                given = machine.output[link.source] if link.source >= 0 else None
-                output = await bound.fn(link.decode(given or self.values.data(link, bound, i)))
-            except BaseException as error:
-                caller.failed(i, error)
-                return
-            try:
-                data = bound.encode(output)
-            except SerializeFailed as error:
-                caller.unstorable(i, error)
-                return
-            if machine.seq != seq or self.machine is not machine or self.stopping:
-                self.machine.succeed(i, data, now())
-                return
-            i = machine.advance(i, data, now())
-            if i == -1:
-                return
-            self._place = i
-            done = self._append()
-            if (done is not None and not await done) or i < 0:
-                return
-        await asyncio.sleep(0)  # others have their turn
-        await caller.act(i, machine.attempt[i])
-
-    async def _go_back_along(self, command: RunUndo) -> None:
-        """The same the other way."""
-        machine, caller, bindings, now = self.machine, self.caller, self.bindings.list, self.setting.clock.now
-        append, saga_id, epoch = self.setting.store.append, machine.saga_id, machine.epoch
-        quiet = self.log is not None and not self.setting.observers
-        i = command.node
-        for _ in range(_LONGEST_STRETCH):
-            bound = bindings[i] if i < len(bindings) else None
-            data = machine.output[i]
-            if bound is None or bound.undo_link is None or data is None:
-                await caller.undo(i, machine.undo_attempt[i])
-                return
-            seq = machine.seq
-            try:
-                await bound.undo_link(bound.decode(data))
-            except BaseException as error:
-                caller.undo_failed(i, error)
-                return
-            if machine.seq != seq or self.machine is not machine or self.stopping:
-                self.machine.undo_succeed(i, now())
-                return
-            i = machine.retreat(i, now())
-            if i < 0:
-                return
-            self._place = i
-            if quiet and self._saving is None and not self._watchers:
-                events = machine.unsaved
-                machine.unsaved = []
-                try:
-                    done = append(saga_id, epoch, seq, events, s.ROLLING_BACK)
-                except (Conflict, Unavailable) as error:
-                    await self.read_again(events, error)
-                    return
-                if done is None:
-                    self.log += events  # type: ignore[operator]
-                    continue
-                saved: Awaitable[bool] | None = self._until(done, events)
-            else:
-                saved = self._append()
-            if saved is not None and not await saved:
-                return
-        await asyncio.sleep(0)
-        await caller.undo(i, machine.undo_attempt[i])
 
     def _run(self, command: RunAction | RunUndo) -> Coroutine[Any, Any, None]:
         if isinstance(command, RunAction):
@@ -345,7 +227,9 @@ class Execution:
         return again
 
     def _landed(self, i: int, task: asyncio.Task[None]) -> None:
-        if self.running.get(i) is task:  # else the driver has heard of its end before, and runs the node again
+        if (
+            self.running.get(i) is task
+        ):  # else the driver has heard of its end before, and runs the node again
             del self.running[i]
         if self.setting.slots is not None:
             self.setting.slots.give()
@@ -354,7 +238,7 @@ class Execution:
         self.wake()
 
     def _cancel(self, i: int) -> None:
-        task = self._driver if i == self._place else self.running.get(i)
+        task = self._driver if i == self.place else self.running.get(i)
         if task is not None and i not in self.cancelled:
             self.cancelled.add(i)
             self.caller.expire(i)
@@ -377,7 +261,7 @@ class Execution:
         """There is news: the machine is to be asked again. `False`: the execution is over."""
         if self.ended:
             return False
-        if self._place >= 0:
+        if self.place >= 0:
             if self._side is None and not self.stopping:
                 self._side = asyncio.create_task(self._side_step())
         elif self._waiter is None:
@@ -416,7 +300,7 @@ class Execution:
 
     # -- saving ------------------------------------------------------------
 
-    def _append(self) -> Awaitable[bool] | None:
+    def write(self) -> Awaitable[bool] | None:
         """Write what is unsaved. `None`: it is durable; otherwise the awaitable says what `_save` returns."""
         if self._saving is not None:
             return self._save()
@@ -471,7 +355,7 @@ class Execution:
             await self._saving
         if not self.machine.unsaved:
             return True
-        done = self._append()
+        done = self.write()
         return done is None or await done
 
     async def read_again(self, lost: list[Event], error: StoreError) -> bool:
@@ -483,7 +367,9 @@ class Execution:
         old = self.machine
         stored = await self._load_patiently()
         if stored.record.epoch != old.epoch:
-            raise Fenced(f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}")
+            raise Fenced(
+                f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}"
+            )
         machine = Machine.fold(self.bindings.plan, self.id, stored.events, old.epoch, old.grace)
         machine.inherit(old)
         self.machine = self.values.machine = machine
@@ -494,7 +380,7 @@ class Execution:
                     machine.record_again(event, now)
                 except CorruptLog:
                     continue  # it is in the log already
-        machine.interrupted(now, except_for={self._place, *self.running})
+        machine.interrupted(now, except_for={self.place, *self.running})
         return False
 
     async def _load_patiently(self) -> StoredSaga:
@@ -567,8 +453,8 @@ class Execution:
     def abandon(self) -> None:
         """Cancel what still runs; it is in doubt, and the log says that it started."""
         running = dict(self.running)
-        if self._place >= 0 and self._driver is not None:
-            running[self._place] = self._driver
+        if self.place >= 0 and self._driver is not None:
+            running[self.place] = self._driver
         for i, task in running.items():
             self.caller.expire(i)
             task.cancel()

@@ -21,10 +21,11 @@ from compensate.errors import CompensateError, IllegalRequest, ParamsInvalid
 from compensate.runtime import trace
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
-from compensate.runtime.execution import Execution, Setting
+from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.runs import ending
+from compensate.runtime.setting import Setting
 from compensate.runtime.straight import Straight
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
@@ -207,7 +208,10 @@ class SagaExecutor(Generic[T]):
         now = self._setting.clock.now()
         machine.create(params, now)
         return self._execute(
-            machine, lambda events: NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
+            machine,
+            lambda events: NewSaga(
+                self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now
+            ),
         )
 
     def _take_over(self, machine: Machine) -> Execution:
@@ -250,7 +254,9 @@ class SagaExecutor(Generic[T]):
         elif self._stored is not None or straight is not None:
             exceptions = {}
         else:
-            raise IllegalRequest(f"saga {self.id}: nothing was executed yet, so there is nothing to roll back")
+            raise IllegalRequest(
+                f"saga {self.id}: nothing was executed yet, so there is nothing to roll back"
+            )
         execution = await self._go_on()
         execution.exceptions = exceptions
         execution.machine.roll_back(self._setting.clock.now(), who=who, why=reason)
@@ -283,7 +289,9 @@ class SagaExecutor(Generic[T]):
 
     def execution_order(self) -> list[str]:
         """Action nodes in the order in which they first started."""
-        return list(dict.fromkeys(record.node for record in self.execution_trace() if record.direction == "do"))
+        return list(
+            dict.fromkeys(record.node for record in self.execution_trace() if record.direction == "do")
+        )
 
     def execution_state(self) -> dict[str, s.NodeState]:
         """State of every node by its path."""
@@ -305,8 +313,12 @@ def _bindings(saga: Saga[..., Any]) -> Bindings:
 
 def _plain_params(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     if args or set(kwargs) != set(dag.params):
-        raise ParamsInvalid(f"dag {dag.name}: give its params by name: {', '.join(dag.params) or 'it has none'}")
-    return r.join_fields((name, encode_any(kwargs[name], where=f"dag {dag.name}, param {name}")) for name in dag.params)
+        raise ParamsInvalid(
+            f"dag {dag.name}: give its params by name: {', '.join(dag.params) or 'it has none'}"
+        )
+    return r.join_fields(
+        (name, encode_any(kwargs[name], where=f"dag {dag.name}, param {name}")) for name in dag.params
+    )
 
 
 def _report(what: str, error: BaseException) -> None:

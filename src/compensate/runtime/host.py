@@ -23,7 +23,8 @@ from compensate.errors import (
     SagaExists,
 )
 from compensate.runtime.bindings import Bindings, unreadable
-from compensate.runtime.execution import Execution, Setting
+from compensate.runtime.execution import Execution
+from compensate.runtime.setting import Setting
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
 
 
@@ -53,7 +54,9 @@ class Host:
 
     # -- new sagas ---------------------------------------------------------
 
-    async def start(self, saga: Saga[..., Any], saga_id: str, params: bytes, deadline: float | None) -> Execution:
+    async def start(
+        self, saga: Saga[..., Any], saga_id: str, params: bytes, deadline: float | None
+    ) -> Execution:
         """Store a new saga and run it.
 
         Raises:
@@ -189,7 +192,9 @@ class Host:
         try:
             return await execution.drive()
         except Fenced as error:
-            self.setting.report(f"saga {execution.id}: somebody else has adopted it; it is left to them", error)
+            self.setting.report(
+                f"saga {execution.id}: somebody else has adopted it; it is left to them", error
+            )
             execution.abandon()
             return None
         except Exception as error:

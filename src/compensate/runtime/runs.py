@@ -91,9 +91,13 @@ def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> Sa
     if fold.status == s.STUCK and fold.stuck is not None:
         stuck = fold.stuck
         if stuck.parked:
-            message = f"saga {fold.saga_id} is parked: {stuck.parked}; it goes on by itself once that code is back"
+            message = (
+                f"saga {fold.saga_id} is parked: {stuck.parked}; it goes on by itself once that code is back"
+            )
         else:
-            nodes = "; ".join(f"{node.node}: {node.reason} (choose: {', '.join(node.choices)})" for node in stuck.nodes)
+            nodes = "; ".join(
+                f"{node.node}: {node.reason} (choose: {', '.join(node.choices)})" for node in stuck.nodes
+            )
             message = f"saga {fold.saga_id} is stuck and needs an operator: {nodes}"
         error: SagaError = Stuck(message, saga_id=fold.saga_id, nodes=[node.node for node in stuck.nodes])
         first = stuck.nodes[0].node if stuck.nodes else ""
@@ -130,7 +134,11 @@ class Run(Generic[T]):
     """
 
     def __init__(
-        self, coordinator: Coordinator[Any], saga_id: str, saga: Saga[..., T] | None, execution: Execution | None = None
+        self,
+        coordinator: Coordinator[Any],
+        saga_id: str,
+        saga: Saga[..., T] | None,
+        execution: Execution | None = None,
     ) -> None:
         self.id = saga_id
         self._coordinator = coordinator

@@ -88,7 +88,13 @@ class Straight:
         Raises: What `Store.create` raises; then nothing has been run.
         """
         self._task = asyncio.current_task()
-        now, store, log, outputs, links = self._now, self._store, self.log, self.outputs, self.bindings.straight
+        now, store, log, outputs, links = (
+            self._now,
+            self._store,
+            self.log,
+            self.outputs,
+            self.bindings.straight,
+        )
         at = now()
         created = e.Created(params)
         log += (Event(1, 1, at, e.SAGA_CREATED, "", 0, created), Event(2, 1, at, e.STARTED, links[0].name, 1))
@@ -168,7 +174,13 @@ class Straight:
             await self._undo(back)
 
     async def _undo(self, back: list[Link]) -> None:
-        now, append, saga_id, log, outputs = self._now, self._store.append, self.saga_id, self.log, self.outputs
+        now, append, saga_id, log, outputs = (
+            self._now,
+            self._store.append,
+            self.saga_id,
+            self.log,
+            self.outputs,
+        )
         seq, more = len(log), len(back)
         for bound, name, i, _ in back:
             assert bound.undo_link is not None
@@ -222,7 +234,9 @@ class Straight:
         execution = self.execution
         if execution is None:
             return False
-        await execution.read_again([], Conflict(f"saga {self.saga_id}: it was taken over in the middle of a write"))
+        await execution.read_again(
+            [], Conflict(f"saga {self.saga_id}: it was taken over in the middle of a write")
+        )
         return True
 
     def _given(self, bound: Bound, i: int, params: bytes) -> bytes:

@@ -57,7 +57,9 @@ def trace(fold: Fold, events: Iterable[Event]) -> list[TraceRecord]:
             state: s.NodeState = s.RUNNING if direction == "do" else s.UNDOING
             at[event.node, direction, event.attempt] = len(records)
             action = fold.plan.action(fold.plan.index[event.node]).action
-            records.append(TraceRecord(event.node, action, direction, event.attempt, event.at, None, state, None))
+            records.append(
+                TraceRecord(event.node, action, direction, event.attempt, event.at, None, state, None)
+            )
         elif event.type in _ENDS:
             ended, state = _ENDS[event.type]
             i = at[event.node, ended, event.attempt]
@@ -78,4 +80,6 @@ def failed_nodes(fold: Fold) -> list[str]:
 
 def _nodes(fold: Fold, states: frozenset[s.NodeState]) -> list[str]:
     plan = fold.plan
-    return [plan.names[i] for i, state in enumerate(fold.state) if plan.kinds[i] == ACTION and state in states]
+    return [
+        plan.names[i] for i, state in enumerate(fold.state) if plan.kinds[i] == ACTION and state in states
+    ]

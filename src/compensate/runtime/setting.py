@@ -1,0 +1,43 @@
+"""What the executions of one coordinator (or executor) share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from compensate.core.events import Event
+from compensate.runtime.clock import Clock
+from compensate.runtime.inject import Inject
+from compensate.runtime.slots import Slots
+from compensate.stores.base import Store
+
+Observer = Callable[[str, Sequence[Event]], None]
+"""Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
+
+
+class Setting:
+    """What the executions of one coordinator share."""
+
+    __slots__ = ("clock", "deps", "inject", "observers", "pool", "report", "slots", "store")
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        deps: Any = None,
+        *,
+        slots: Slots | None = None,
+        pool: Executor | None = None,
+        observers: Sequence[Observer] = (),
+        inject: Mapping[str, Inject] | None = None,
+        report: Callable[[str, BaseException], None],
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.deps = deps
+        self.slots = slots
+        self.pool = pool
+        self.observers = observers
+        self.inject = inject or {}
+        self.report = report

@@ -1,0 +1,84 @@
+"""Stretches: the links of a chain, run one after the other in the driver's own task.
+
+What `Execution.drive` does at large, on a short path: where nothing else is going
+on in a saga, the machine takes a link in one step (`advance`, `retreat`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from compensate.errors import SerializeFailed
+
+if TYPE_CHECKING:
+    from compensate.runtime.execution import Execution
+
+LONGEST: Final = 64
+"""How many links are run before other sagas have their turn."""
+
+
+async def forward(execution: Execution, i: int) -> None:
+    """Run the action of node `i`, and of the links behind it, as long as nothing else is going on."""
+    machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
+    now = execution.setting.clock.now
+    for _ in range(LONGEST):
+        bound = bindings[i] if i < len(bindings) else None
+        if bound is None or bound.link is None:
+            await caller.act(i, machine.attempt[i])
+            return
+        link = bound.link
+        seq = machine.seq
+        try:
+            given = machine.output[link.source] if link.source >= 0 else None
+            output = await bound.fn(link.decode(given or execution.values.data(link, bound, i)))
+        except BaseException as error:
+            caller.failed(i, error)
+            return
+        try:
+            data = bound.encode(output)
+        except SerializeFailed as error:
+            caller.unstorable(i, error)
+            return
+        if machine.seq != seq or execution.machine is not machine or execution.stopping:
+            execution.machine.succeed(i, data, now())
+            return
+        i = machine.advance(i, data, now())
+        if i == -1:
+            return
+        execution.place = i
+        saved = execution.write()
+        if (saved is not None and not await saved) or i < 0:
+            return
+    await asyncio.sleep(0)
+    await caller.act(i, machine.attempt[i])
+
+
+async def backward(execution: Execution, i: int) -> None:
+    """Run the undo of node `i`, and of the links before it, as long as nothing else is going on."""
+    machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
+    now = execution.setting.clock.now
+    for _ in range(LONGEST):
+        bound = bindings[i] if i < len(bindings) else None
+        data = machine.output[i]
+        if bound is None or bound.undo_link is None or data is None:
+            await caller.undo(i, machine.undo_attempt[i])
+            return
+        seq = machine.seq
+        try:
+            await bound.undo_link(bound.decode(data))
+        except BaseException as error:
+            caller.undo_failed(i, error)
+            return
+        if machine.seq != seq or execution.machine is not machine or execution.stopping:
+            execution.machine.undo_succeed(i, now())
+            return
+        i = machine.retreat(i, now())
+        if i < 0:
+            return
+        execution.place = i
+        saved = execution.write()
+        if saved is not None and not await saved:
+            return
+    await asyncio.sleep(0)
+    await caller.undo(i, machine.undo_attempt[i])
