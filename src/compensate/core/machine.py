@@ -41,6 +41,8 @@ class Machine(Fold):
         unsaved: Events decided but not yet durable.
     """
 
+    _unanswerable = ""
+
     def __init__(self, plan: Plan, saga_id: str, epoch: int = 1, grace: float = 30.0) -> None:
         super().__init__(plan, saga_id)
         self.epoch = epoch
@@ -186,6 +188,16 @@ class Machine(Fold):
     def expand(self, i: int, count: int, now: float) -> None:
         """The answer to `Ask(i, "items")`: the fan-out has `count` elements."""
         self._record_node(e.EXPANDED, self._end(i), 0, now, e.Expanded(count))
+
+    def cannot_answer(self, i: int, why: str, now: float) -> None:
+        """What was asked about node `i` cannot be evaluated: the dag is wrong, and asking again would end the same.
+
+        The saga is rolled back; where a pivot forbids that it is parked once nothing runs.
+        """
+        if self.may_turn_back():
+            self._record(e.SAGA_ROLLBACK, now, e.Rollback("failure", self.plan.names[i], why=why))
+        else:
+            self._unanswerable = f"node {self.plan.names[i]!r}: {why}"
 
     def _end(self, i: int) -> int:
         return i if self.plan.kinds[i] == ACTION else self.plan.partner[i]
@@ -480,6 +492,8 @@ class Machine(Fold):
         if self.rollback is None:
             if self.state[self.plan.end] == s.COMPLETED:
                 self._record(e.SAGA_COMPLETED, now, None)
+            elif self._unanswerable and not self._given_up:
+                self._record(e.SAGA_STUCK, now, e.SagaStuck(parked=self._unanswerable))
             else:
                 self._record(e.SAGA_STUCK, now, self._stuck())
         elif not self._live[ROOT]:

@@ -21,7 +21,7 @@ from compensate.core.commands import Ask, CancelAction, Command, RunAction, RunU
 from compensate.core.dag import ActionNode, SubsagaNode
 from compensate.core.events import Event
 from compensate.core.machine import Machine
-from compensate.errors import Conflict, CorruptLog, Fenced, StoreError, Unavailable
+from compensate.errors import Conflict, CorruptLog, DeserializeFailed, Fenced, StoreError, Unavailable
 from compensate.runtime import stretch
 from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.calls import Caller
@@ -247,13 +247,20 @@ class Execution:
     def _answer(self, ask: Ask) -> None:
         now = self.setting.clock.now()
         machine = self.machine
-        spec = machine.plan.specs[ask.node]
-        scope = machine.plan.scopes[ask.node]
-        if ask.question == "when":
-            assert isinstance(spec, ActionNode | SubsagaNode) and spec.when is not None
-            machine.decide(ask.node, bool(r.from_json(self.values.resolve(spec.when, scope))), now)
-        else:
-            machine.expand(ask.node, len(self.values.items(machine.plan.partner[ask.node])), now)
+        try:
+            if ask.question == "when":
+                spec = machine.plan.specs[ask.node]
+                assert isinstance(spec, ActionNode | SubsagaNode)
+                assert spec.when is not None
+                flag = r.from_json(self.values.resolve(spec.when, machine.plan.scopes[ask.node]))
+                if not isinstance(flag, bool):
+                    raise DeserializeFailed(f"its `when` is {flag!r}; a true or false was expected")
+                machine.decide(ask.node, flag, now)
+            else:
+                machine.expand(ask.node, len(self.values.items(machine.plan.partner[ask.node])), now)
+        except DeserializeFailed as error:
+            if machine.rollback is None:
+                machine.cannot_answer(ask.node, str(error), now)
 
     # -- waiting -----------------------------------------------------------
 
