@@ -125,7 +125,7 @@ def _raised(module: str, error: BaseException) -> CliError:
 def _attribute(spec: str, what: str, known: Callable[[ModuleType], list[str]]) -> Any:
     module_name, colon, name = spec.partition(":")
     if not colon or not name:
-        raise CliError(f"{spec!r} names no {what}; give it as module:{what}, like shop.orders:{'fulfil'}")
+        raise CliError(f"{spec!r} names no {what}; give it as module:{what}, like shop.orders:{what}")
     module = load_module(module_name)
     found: Any = module
     for part in name.split("."):
@@ -196,7 +196,8 @@ async def deps_of(spec: str | None) -> AsyncIterator[Any]:
         return
 
     def functions(module: ModuleType) -> list[str]:
-        return [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        own = [(name, value) for name, value in vars(module).items() if inspect.isfunction(value)]
+        return [name for name, value in own if value.__module__ == module.__name__]
 
     factory = _attribute(spec, "factory", functions)
     if not callable(factory):

@@ -25,6 +25,12 @@ WIDE: Final = 10_000
 """Columns of what is no terminal: lines are not broken there."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let `Output` decide; the class that this is derived from would end the process, and a saga with it."""
+        raise BrokenPipeError
+
+
 class Output:
     """Where one command writes.
 
@@ -41,7 +47,7 @@ class Output:
         self.terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         encoding = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
         self.ascii = not encoding.startswith("utf")
-        self.console = Console(
+        self.console = _Console(
             file=sys.stdout,
             highlight=False,
             markup=False,
@@ -87,7 +93,9 @@ class Output:
         except BrokenPipeError:
             # Nobody reads any more. A saga goes on all the same; whoever only prints looks at `closed`.
             self._closed = True
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # else the interpreter's last flush would fail
+            os.close(nowhere)
 
     @property
     def closed(self) -> bool:

@@ -66,8 +66,8 @@ class Plan:
             saga's end waits; else -1.
         predecessor: The action node for which alone this one waits; else -1.
         undoable: Whether each is an action node with an undo.
-        straight: All nodes in order, if the dag is nothing but a short chain of actions without `when`, fan-out or pivot;
-            else empty.
+        straight: All nodes in order, if the dag is nothing but a short chain of actions without `when`, fan-out or
+            pivot; else empty.
         bindings: Kept here by the runtime: the plan joined to code.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """

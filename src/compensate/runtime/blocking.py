@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from compensate.authoring import Saga
 from compensate.core import states as s
@@ -65,7 +65,7 @@ class Connection:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="compensate", daemon=True)
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         """Open the store and go on with what was left behind; see `Coordinator.__aenter__`."""
         self._thread.start()
         try:

@@ -12,7 +12,7 @@ def _unique() -> str:
 
 
 ids = NewIds(_unique)
-"""Ids of this process. Asking the system for random bits once a process, not once a saga, saves a system call a saga."""
+"""Ids of this process. The system is asked for random bits once a process, which saves a system call a saga."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ids.renew)
