@@ -157,6 +157,8 @@ class Execution:
             self._disarm()
             if self._watchers:
                 self._notify()
+            if self.setting.slots is not None:
+                self.setting.slots.offer()  # one that was made to it, and that it did not take
 
     async def _run_in_place(self, command: RunAction | RunUndo) -> None:
         self.place = command.node
@@ -188,7 +190,7 @@ class Execution:
             return self.machine.next(now)
         commands = self.machine.next(now, slots.free)
         slots.take(_count_runs(commands))
-        if self.machine.starved:
+        if self.machine.starved and slots.free <= 0:
             slots.wait(self)
         else:
             slots.offer()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 
@@ -22,7 +21,8 @@ class Slots:
 
     def __init__(self, most: int) -> None:
         self.free = most
-        self._waiting: deque[Starved] = deque()
+        self._waiting: dict[Starved, None] = {}
+        """In the order in which they came; each once, or its second place would swallow an offer."""
 
     def take(self, count: int) -> None:
         """`count` have been started."""
@@ -35,10 +35,12 @@ class Slots:
 
     def wait(self, who: Starved) -> None:
         """Wake `who` when there is room."""
-        self._waiting.append(who)
+        self._waiting[who] = None
 
     def offer(self) -> None:
         """Wake the first who waits, if there is room; whoever leaves room calls this."""
         while self.free > 0 and self._waiting:
-            if self._waiting.popleft().wake():
+            who = next(iter(self._waiting))
+            del self._waiting[who]
+            if who.wake():
                 return

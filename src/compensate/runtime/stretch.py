@@ -22,13 +22,13 @@ async def forward(execution: Execution, i: int) -> None:
     """Run the action of node `i`, and of the links behind it, as long as nothing else is going on."""
     machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
     now = execution.setting.clock.now
+    seq = machine.seq
     for _ in range(LONGEST):
         bound = bindings[i] if i < len(bindings) else None
         if bound is None or bound.link is None:
             await caller.act(i, machine.attempt[i])
             return
         link = bound.link
-        seq = machine.seq
         try:
             given = machine.output[link.source] if link.source >= 0 else None
             output = await bound.fn(link.decode(given or execution.values.data(link, bound, i)))
@@ -47,8 +47,12 @@ async def forward(execution: Execution, i: int) -> None:
         if i == -1:
             return
         execution.place = i
+        seq = machine.seq
         saved = execution.write()
-        if (saved is not None and not await saved) or i < 0:
+        if saved is not None and not await saved:
+            _never_called(execution)
+            return
+        if i < 0:
             return
     await asyncio.sleep(0)
     await caller.act(i, machine.attempt[i])
@@ -58,13 +62,13 @@ async def backward(execution: Execution, i: int) -> None:
     """Run the undo of node `i`, and of the links before it, as long as nothing else is going on."""
     machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
     now = execution.setting.clock.now
+    seq = machine.seq
     for _ in range(LONGEST):
         bound = bindings[i] if i < len(bindings) else None
         data = machine.output[i]
         if bound is None or bound.undo_link is None or data is None:
             await caller.undo(i, machine.undo_attempt[i])
             return
-        seq = machine.seq
         try:
             await bound.undo_link(bound.decode(data))
         except BaseException as error:
@@ -77,8 +81,15 @@ async def backward(execution: Execution, i: int) -> None:
         if i < 0:
             return
         execution.place = i
+        seq = machine.seq
         saved = execution.write()
         if saved is not None and not await saved:
+            _never_called(execution)
             return
     await asyncio.sleep(0)
     await caller.undo(i, machine.undo_attempt[i])
+
+
+def _never_called(execution: Execution) -> None:
+    """The log had to be read again, and holds perhaps the start of a node that nobody has called."""
+    execution.machine.interrupted(execution.setting.clock.now(), except_for=execution.running)
