@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -17,7 +17,7 @@ from contextlib import (
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.cli import codes
@@ -159,6 +159,7 @@ def sagas_of(module: ModuleType) -> list[Saga[..., Any]]:
     found: dict[int, Saga[..., Any]] = {}
     for value in vars(module).values():
         if isinstance(value, Saga):
+            value = cast("Saga[..., Any]", value)
             found.setdefault(id(value.definition), value)
     return list(found.values())
 
@@ -185,7 +186,7 @@ def read_params(text: str) -> bytes:
 
 
 @asynccontextmanager
-async def deps_of(spec: str | None) -> AsyncIterator[Any]:
+async def deps_of(spec: str | None) -> AsyncGenerator[Any, None]:
     """What the factory `module:factory` gives; entered and left if it is a context manager.
 
     Raises:
@@ -206,13 +207,14 @@ async def deps_of(spec: str | None) -> AsyncIterator[Any]:
         )
     async with AsyncExitStack() as stack:
         try:
-            deps: Any = factory()
-            if inspect.isawaitable(deps):
-                deps = await deps
-            if isinstance(deps, AbstractAsyncContextManager):
-                deps = await stack.enter_async_context(deps)
-            elif isinstance(deps, AbstractContextManager):
-                deps = stack.enter_context(deps)
+            made: Any = factory()
+            if inspect.isawaitable(made):
+                made = await made
+            deps = made
+            if isinstance(made, AbstractAsyncContextManager):
+                deps = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
+            elif isinstance(made, AbstractContextManager):
+                deps = stack.enter_context(cast("AbstractContextManager[Any]", made))
         except Exception as error:
             raise CliError(
                 f"--deps {spec} raised {type(error).__name__}: {error}", codes.UNEXPECTED

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -54,7 +54,7 @@ def check_store(url: str) -> None:
 
 
 @asynccontextmanager
-async def reading(url: str) -> AsyncIterator[Store]:
+async def reading(url: str) -> AsyncGenerator[Store, None]:
     """A store that is only looked into. It is not made if it is not there."""
     check_store(url)
     store = open_store(url)
@@ -107,7 +107,7 @@ class Session:
         return self._coordinator
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Session]:
+    async def opened(self) -> AsyncGenerator[Session, None]:
         """Open deps, store and coordinator; at the end, or at a signal, drain."""
         self._catch_signals()
         async with deps_of(self._deps) as deps:

@@ -108,7 +108,7 @@ class _Rows:
         self.cut = "..." if ascii_only else "…"
         view = snapshot(progress.fold)
         self.rows = rows(view, ascii=ascii_only)
-        self.states = [self._state(row) for row in self.rows]
+        self.states: list[NodeState | None] = [row.item.state for row in self.rows]
         self.rolled = progress.fold.rollback is not None
 
     def lines(self, room: int | None) -> list[Text]:
@@ -121,9 +121,6 @@ class _Rows:
         if len(chosen) < len(self.rows):
             lines.append(self._rest(set(chosen)))
         return lines
-
-    def _state(self, row: Row) -> NodeState | None:
-        return row.item.state
 
     def _choose(self, room: int | None) -> list[int]:
         """The rows that say most, in their order."""
@@ -157,7 +154,8 @@ class _Rows:
         return "" if item.state is None else STATE_WORDS[item.state]
 
     def _line(self, k: int, left: int, words: int) -> Text:
-        row, state = self.rows[k], self.states[k]
+        row = self.rows[k]
+        state: NodeState | None = self.states[k]
         style = STYLES[state] if state is not None else ""
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(row.lead + " ", "bright_black")
