@@ -51,14 +51,26 @@ class Machine(Fold):
 
     @classmethod
     def fold(
-        cls, plan: Plan, saga_id: str, events: Iterable[Event], epoch: int, grace: float = 30.0
+        cls,
+        plan: Plan,
+        saga_id: str,
+        events: Iterable[Event],
+        epoch: int,
+        grace: float = 30.0,
+        *,
+        lingering: set[int] | None = None,
     ) -> Machine:
         """Build the machine of a stored saga, to go on under `epoch`.
+
+        `lingering`: what no log holds: nodes that timed out and whose threads have not ended. They hold back from the
+        first event on, so it is too late to tell afterwards.
 
         Raises:
             CorruptLog: The events are not a possible log.
         """
         machine = cls(plan, saga_id, 0, grace)
+        if lingering is not None:
+            machine._lingering = lingering
         for event in events:
             machine.apply(event)
         if epoch < machine.epoch:
@@ -213,9 +225,10 @@ class Machine(Fold):
         else:
             self._record(event.type, now, event.data)
 
-    def inherit(self, old: Machine) -> None:
-        """Take over from a machine that was thrown away what no log holds: which threads have not ended."""
-        self._lingering = old._lingering
+    @property
+    def lingering(self) -> set[int]:
+        """Nodes that timed out and whose threads have not ended."""
+        return self._lingering
 
     def linger(self, i: int) -> None:
         """Node `i` timed out but its thread cannot be stopped.

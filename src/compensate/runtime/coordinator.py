@@ -20,7 +20,16 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.core.names import check_name, check_saga_id
-from compensate.errors import CompensateError, IllegalRequest, SagaExists, SagaNotFound, Stopped, Unavailable
+from compensate.errors import (
+    CompensateError,
+    CorruptLog,
+    Fenced,
+    IllegalRequest,
+    SagaExists,
+    SagaNotFound,
+    Stopped,
+    StoreError,
+)
 from compensate.runtime import verbs
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
@@ -122,6 +131,8 @@ class Coordinator(Generic[D]):
         self._background: list[asyncio.Task[None]] = []
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
+        self._claiming = asyncio.Lock()
+        """Held from a claim until its sagas are live: a second claim would fence the first."""
         self._open = False
 
     def _learn(self, saga: Saga[..., Any]) -> None:
@@ -191,8 +202,9 @@ class Coordinator(Generic[D]):
 
     async def _recover(self, *, parked: bool = False) -> None:
         while self._recovers:
-            claimed = await self.store.claim(self.owner, self._clock.now(), limit=_BATCH, parked=parked)
-            await self._host.adopt_all(claimed)
+            async with self._claiming:
+                claimed = await self.store.claim(self.owner, self._clock.now(), limit=_BATCH, parked=parked)
+                await self._host.adopt_all(claimed)
             if len(claimed) < _BATCH:
                 return
 
@@ -213,30 +225,42 @@ class Coordinator(Generic[D]):
                 await self._adopt_orphans()
                 for request in await self.store.requests(self.owner):
                     if request.number not in self._requests:
-                        self._requests[request.number] = asyncio.create_task(self._carry_out(request))
+                        task = self._requests[request.number] = asyncio.create_task(self._carry_out(request))
+                        task.add_done_callback(lambda _, number=request.number: self._requests.pop(number, None))
             except CompensateError as error:
                 self._report("the store could not be looked through; trying again", error)
 
     async def _adopt_orphans(self) -> None:
-        for saga_id in list(self._host.orphans):
-            with contextlib.suppress(SagaNotFound):  # it was not stored after all
-                stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
-                if stored is not None and saga_id not in self._host.live:
-                    await self._host.adopt(stored)
+        for saga_id in sorted(self._host.orphans):
             self._host.orphans.discard(saga_id)
+            async with self._claiming:
+                try:
+                    if saga_id not in self._host.live:
+                        stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
+                        if stored is not None:
+                            await self._host.adopt_all([stored])
+                except SagaNotFound:
+                    pass  # it was not stored after all
+                except CorruptLog as error:
+                    self._report(f"saga {saga_id} cannot be gone on with; the others are not held up", error)
+                except CompensateError:
+                    self._host.orphans.add(saga_id)
+                    raise
 
     async def _carry_out(self, request: Request) -> None:
         try:
-            await self._ask_here(request.saga_id, request.verb, verbs.decode(request.data))
             answer = Answer()
+            if not await self._ask_here(request.saga_id, request.verb, verbs.decode(request.data)):
+                return  # somebody else's by now, who will see it
+        except StoreError as error:
+            self._report(f"saga {request.saga_id}: a request could not be carried out; trying again", error)
+            return
         except CompensateError as error:
             answer = Answer(str(error))
         try:
             await self.store.answer(request.number, answer)
         except CompensateError as error:
             self._report(f"saga {request.saga_id}: a request was carried out but not answered", error)
-        finally:
-            del self._requests[request.number]
 
     # -- running sagas -----------------------------------------------------
 
@@ -278,14 +302,18 @@ class Coordinator(Generic[D]):
         self.check_running(saga_id)
         if saga.name not in self.sagas:
             self._learn(saga)
-        try:
-            execution = await self._host.start(saga, saga_id, params, saga.deadline)
-        except SagaExists:
-            return await self._start_again(saga, saga_id, params)
-        except Unavailable:
-            self._host.orphans.add(saga_id)
-            raise
-        return Run(self, saga_id, saga, execution)
+        while True:
+            try:
+                execution = await self._host.start(saga, saga_id, params, saga.deadline)
+            except SagaExists:
+                first = self.execution(saga_id)
+                if first is not None:  # its start may still be under way
+                    with contextlib.suppress(StoreError):
+                        await first.save()
+                with contextlib.suppress(SagaNotFound):  # it was, and came to nothing
+                    return await self._start_again(saga, saga_id, params)
+            else:
+                return Run(self, saga_id, saga, execution)
 
     async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes) -> Run[T]:
         stored = await self.store.load(saga_id)
@@ -318,9 +346,12 @@ class Coordinator(Generic[D]):
     async def _adopt(self, record: SagaRecord) -> None:
         if (record.status in s.ENDS and not record.parked) or record.id in self._host.live:
             return
-        claimed = await self.store.claim_one(record.id, self.owner, self._clock.now())
-        if claimed is not None and record.id not in self._host.live:
-            await self._host.adopt(claimed)
+        async with self._claiming:
+            if record.id in self._host.live:
+                return
+            claimed = await self.store.claim_one(record.id, self.owner, self._clock.now())
+            if claimed is not None:
+                await self._host.adopt(claimed)
 
     def attach(self, saga_id: str) -> Run[Any]:
         """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
@@ -471,15 +502,25 @@ class Coordinator(Generic[D]):
     async def _ask_here(self, saga_id: str, verb: Verb, ask: verbs.Ask) -> bool:
         """Carry a request out if the saga is, or can be, ours."""
         change = _change(verb, ask)
-        execution = self.execution(saga_id)
-        if execution is not None and not execution.ended:
-            await execution.request(change)
-            return True
-        stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
-        if stored is None:
-            return False
-        await self._host.adopt(stored, change)
-        return True
+        while True:
+            execution = self.execution(saga_id)
+            if execution is not None:
+                try:
+                    if await execution.request(change):
+                        return True
+                except Fenced:
+                    while not execution.ended:
+                        await execution.watch()
+                await asyncio.sleep(0)
+                continue
+            async with self._claiming:
+                if self.execution(saga_id) is not None:
+                    continue
+                stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
+                if stored is None:
+                    return False
+                if await self._host.adopt(stored, change):
+                    return True
 
 
 def _change(verb: Verb, ask: verbs.Ask) -> Callable[[Machine, float], bool]:

@@ -379,8 +379,9 @@ class Execution:
             raise Fenced(
                 f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}"
             )
-        machine = Machine.fold(self.bindings.plan, self.id, stored.events, old.epoch, old.grace)
-        machine.inherit(old)
+        machine = Machine.fold(
+            self.bindings.plan, self.id, stored.events, old.epoch, old.grace, lingering=old.lingering
+        )
         self.machine = self.values.machine = machine
         now = self.setting.clock.now()
         for event in lost:
@@ -432,22 +433,33 @@ class Execution:
 
     # -- from outside ------------------------------------------------------
 
-    async def request(self, change: Callable[[Machine, float], bool | None]) -> None:
+    async def request(self, change: Callable[[Machine, float], bool | None]) -> bool:
         """Apply an operator's request to the machine and make it durable.
 
         Args:
             change: Calls one of the machine's request methods. Returns `False` to be called again when something
                 has landed.
 
+        Returns:
+            `False` if the execution was over before the request could be applied.
+
         Raises:
             IllegalRequest: It makes no sense now. Nothing was changed.
+            Fenced: Somebody else has adopted the saga.
         """
-        while True:
+        while not self.ended:
             if change(self.machine, self.setting.clock.now()) is not False:
-                break
+                try:
+                    await self.save()
+                except Fenced as error:
+                    self._broken = error
+                    self.abandon()
+                    self.wake()
+                    raise
+                self.wake()
+                return True
             await self.watch()
-        await self.save()
-        self.wake()
+        return False
 
     async def save(self) -> None:
         """Make durable what has been told or asked."""

@@ -15,12 +15,14 @@ from compensate.core.machine import Machine
 from compensate.core.plan import Plan
 from compensate.errors import (
     CompensateError,
+    Conflict,
     CorruptLog,
     DefinitionError,
     Fenced,
     IllegalRequest,
     NotFound,
     SagaExists,
+    Unavailable,
 )
 from compensate.runtime.bindings import Bindings, unreadable
 from compensate.runtime.execution import Execution
@@ -78,8 +80,12 @@ class Host:
         self.live[saga_id] = execution
         try:
             await execution.begin()
+        except SagaExists:
+            del self.live[saga_id]
+            raise
         except BaseException:
             del self.live[saga_id]
+            self.orphans.add(saga_id)
             raise
         self._launch(execution)
         return execution
@@ -100,6 +106,8 @@ class Host:
                 continue
             try:
                 await self.adopt(stored)
+            except (Fenced, Conflict, Unavailable) as error:
+                self.setting.report(f"saga {stored.record.id} could not be adopted; trying again", error)
             except CompensateError as error:
                 self._report_damaged(stored.record.id, error)
 
@@ -109,12 +117,15 @@ class Host:
 
     async def adopt(
         self, stored: StoredSaga, change: Callable[[Machine, float], bool] | None = None
-    ) -> Execution | None:
-        """Go on with a saga that was claimed; `None` if it is parked, or has ended and is not to be changed.
+    ) -> bool:
+        """Go on with a saga that was claimed, unless it is parked, or has ended and is not to be changed.
 
         Args:
             stored: As claimed.
             change: An operator's request to be applied first.
+
+        Returns:
+            `False` if the request has to be asked again, of the execution that is now live.
 
         Raises:
             IllegalRequest: The request makes no sense now.
@@ -131,17 +142,18 @@ class Host:
                     await execution.save()  # an end releases the saga
                 else:
                     await self._release(saga_id, epoch)
-                return None
+                return True
             await execution.begin()
         except BaseException:
+            self.orphans.add(saga_id)  # until it is known to be released
             with contextlib.suppress(CompensateError):
                 await self._release(saga_id, epoch)
+                self.orphans.discard(saga_id)
             raise
+        self.damaged.pop(saga_id, None)
         self.live[saga_id] = execution
         self._launch(execution)
-        if owed and change is not None:
-            await execution.request(change)
-        return execution
+        return not owed
 
     def _prepare(self, execution: Execution, change: Callable[[Machine, float], bool] | None) -> bool:
         """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""
