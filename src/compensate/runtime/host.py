@@ -167,6 +167,7 @@ class Host:
                     f"saga {execution.id}: {missing}; nothing was changed; ask again where code that knows it is loaded"
                 )
             if machine.status not in s.ENDS:
+                machine.interrupted(now)  # nothing runs in a saga that is stuck
                 machine.park(missing, now)
                 self.setting.report(f"saga {execution.id} is parked", NotFound(missing))
             return False
