@@ -487,17 +487,28 @@ class Coordinator(Generic[D]):
         """
         if not await self._ask_here(saga_id, verb, ask):
             number = await self.store.post(saga_id, verb, verbs.encode(ask), self._clock.now())
-            while True:
-                answer = await self.store.answered(number)
-                if answer is not None:
-                    if answer.error:
-                        raise IllegalRequest(answer.error)
-                    break
-                await asyncio.sleep(min(self._poll, 0.1))
-                if await self._ask_here(saga_id, verb, ask):  # its owner has died meanwhile
-                    await self.store.answer(number, Answer())
-                    break
+            answer = await self._answered(number, saga_id, verb, ask)
+            if answer.error:
+                raise IllegalRequest(answer.error)
         return self.attach(saga_id)
+
+    async def _answered(self, number: int, saga_id: str, verb: Verb, ask: verbs.Ask) -> Answer:
+        """Wait for the owner's answer to a request; carry it out here if that has died meanwhile."""
+        while True:
+            await asyncio.sleep(min(self._poll, 0.1))
+            answer = await self.store.answered(number)
+            if answer is not None:
+                return answer
+            try:
+                if not await self._ask_here(saga_id, verb, ask):
+                    continue
+                answer = Answer()
+            except IllegalRequest as error:
+                # Perhaps because the owner did as it was asked, and the saga has ended before it could say so.
+                await asyncio.sleep(min(self._poll, 0.1))
+                answer = await self.store.answered(number) or Answer(str(error))
+            await self.store.answer(number, answer)
+            return answer
 
     async def _ask_here(self, saga_id: str, verb: Verb, ask: verbs.Ask) -> bool:
         """Carry a request out if the saga is, or can be, ours."""
