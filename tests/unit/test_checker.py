@@ -566,6 +566,18 @@ def test_s10_reading_the_log_first_is_clean() -> None:
     assert history.append(history.events[2:]).check() == []
 
 
+def test_s10_starting_a_saga_again_after_a_lost_answer_is_clean() -> None:
+    history = History(dag(node("a")))
+    for outcome in ("Unavailable", OK):
+        order = history.tick()
+        history.calls.append(
+            StoreCall(order, "create", SAGA, "a", 1, tuple(history.events), outcome, history.tick())
+        )
+    begun = len(history.events)
+    history.do("a").end(e.SAGA_COMPLETED)
+    assert history.append(history.events[begun:]).check() == []
+
+
 # -- S11, S12, liveness, and the rest ------------------------------------------
 
 

@@ -64,9 +64,11 @@ def careful(
 
 
 def _reads(call: StoreCall, saga_id: str) -> bool:
+    """Whether a call told how the log stands; being told that there is none counts, and so does making it."""
+    if call.call == "create":
+        return call.saga == saga_id and call.outcome == OK
     found = call.saga == saga_id or any(claim.saga == saga_id for claim in call.claimed)
-    accepted = call.call == "create" and call.saga == saga_id  # it says that there was no such saga before
-    return (accepted or (call.call in _READS and found)) and call.outcome == OK
+    return call.call in _READS and found and call.outcome in (OK, "SagaNotFound")
 
 
 def _acknowledged(effect: Effect, saga_id: str, calls: Iterable[StoreCall], before: int) -> bool:
