@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
@@ -22,7 +22,6 @@ from compensate.core.machine import Machine
 from compensate.core.names import check_name, check_saga_id
 from compensate.errors import (
     CompensateError,
-    CorruptLog,
     Fenced,
     IllegalRequest,
     SagaExists,
@@ -31,6 +30,7 @@ from compensate.errors import (
     StoreError,
 )
 from compensate.runtime import verbs
+from compensate.runtime.adoption import Adoption
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
@@ -49,10 +49,6 @@ D = TypeVar("D")
 logger = logging.getLogger("compensate")
 
 _END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
-
-_BATCH: Final = 1_000
-"""How many sagas are claimed at once."""
-
 
 class Coordinator(Generic[D]):
     """Runs sagas, many at once, each recorded in the store; adopts on entry what others left behind.
@@ -128,11 +124,10 @@ class Coordinator(Generic[D]):
             report=self._report,
         )
         self._host = Host(self._setting, self.registry, self.owner, grace)
+        self._adoption = Adoption(self._host)
         self._background: list[asyncio.Task[None]] = []
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
-        self._claiming = asyncio.Lock()
-        """Held from a claim until its sagas are live: a second claim would fence the first."""
         self._open = False
 
     def _learn(self, saga: Saga[..., Any]) -> None:
@@ -153,7 +148,8 @@ class Coordinator(Generic[D]):
             await self.store.join(self.owner, self._clock.now(), self._lease)
             self._open = True
             self._catch_signals()
-            await self._recover(parked=True)
+            if self._recovers:
+                await self._adoption.all(parked=True)
         except BaseException:
             await self.store.close()
             raise
@@ -200,14 +196,6 @@ class Coordinator(Generic[D]):
         if self._open:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    async def _recover(self, *, parked: bool = False) -> None:
-        while self._recovers:
-            async with self._claiming:
-                claimed = await self.store.claim(self.owner, self._clock.now(), limit=_BATCH, parked=parked)
-                await self._host.adopt_all(claimed)
-            if len(claimed) < _BATCH:
-                return
-
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
@@ -221,31 +209,15 @@ class Coordinator(Generic[D]):
         while True:
             await asyncio.sleep(self._poll)
             try:
-                await self._recover()
-                await self._adopt_orphans()
+                if self._recovers:
+                    await self._adoption.all()
+                await self._adoption.orphans()
                 for request in await self.store.requests(self.owner):
                     if request.number not in self._requests:
                         task = self._requests[request.number] = asyncio.create_task(self._carry_out(request))
                         task.add_done_callback(lambda _, number=request.number: self._requests.pop(number, None))
             except CompensateError as error:
                 self._report("the store could not be looked through; trying again", error)
-
-    async def _adopt_orphans(self) -> None:
-        for saga_id in sorted(self._host.orphans):
-            self._host.orphans.discard(saga_id)
-            async with self._claiming:
-                try:
-                    if saga_id not in self._host.live:
-                        stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
-                        if stored is not None:
-                            await self._host.adopt_all([stored])
-                except SagaNotFound:
-                    pass  # it was not stored after all
-                except CorruptLog as error:
-                    self._report(f"saga {saga_id} cannot be gone on with; the others are not held up", error)
-                except CompensateError:
-                    self._host.orphans.add(saga_id)
-                    raise
 
     async def _carry_out(self, request: Request) -> None:
         try:
@@ -344,14 +316,8 @@ class Coordinator(Generic[D]):
         return self.attach(saga_id)
 
     async def _adopt(self, record: SagaRecord) -> None:
-        if (record.status in s.ENDS and not record.parked) or record.id in self._host.live:
-            return
-        async with self._claiming:
-            if record.id in self._host.live:
-                return
-            claimed = await self.store.claim_one(record.id, self.owner, self._clock.now())
-            if claimed is not None:
-                await self._host.adopt(claimed)
+        if record.status not in s.ENDS or record.parked:
+            await self._adoption.one(record.id)
 
     def attach(self, saga_id: str) -> Run[Any]:
         """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
@@ -524,14 +490,9 @@ class Coordinator(Generic[D]):
                         await execution.watch()
                 await asyncio.sleep(0)
                 continue
-            async with self._claiming:
-                if self.execution(saga_id) is not None:
-                    continue
-                stored = await self.store.claim_one(saga_id, self.owner, self._clock.now())
-                if stored is None:
-                    return False
-                if await self._host.adopt(stored, change):
-                    return True
+            done = await self._adoption.one(saga_id, change)
+            if done is not False:
+                return done is True
 
 
 def _change(verb: Verb, ask: verbs.Ask) -> Callable[[Machine, float], bool]:

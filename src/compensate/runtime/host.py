@@ -80,12 +80,11 @@ class Host:
         self.live[saga_id] = execution
         try:
             await execution.begin()
-        except SagaExists:
-            del self.live[saga_id]
-            raise
-        except BaseException:
-            del self.live[saga_id]
-            self.orphans.add(saga_id)
+        except BaseException as error:
+            if self.live.get(saga_id) is execution:  # it may have been adopted meanwhile
+                del self.live[saga_id]
+            if not isinstance(error, SagaExists):
+                self.orphans.add(saga_id)
             raise
         self._launch(execution)
         return execution

@@ -1,0 +1,119 @@
+"""Adoption: how a coordinator comes to run sagas that are stored already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from compensate.core import states as s
+from compensate.core.machine import Machine
+from compensate.errors import CorruptLog, SagaNotFound, StoreError, Unavailable
+from compensate.runtime.host import Host
+from compensate.stores.base import Damaged, StoredSaga
+
+_BATCH: Final = 1_000
+"""How many sagas are claimed, or looked at, at once."""
+
+_OPEN: Final[tuple[s.SagaStatus, ...]] = (s.RUNNING, s.ROLLING_BACK, s.STUCK)
+
+
+class Adoption:
+    """Claims sagas for a host.
+
+    One claim at a time, and until its sagas are live: a second claim of a saga would raise its epoch and fence the
+    first. What a claim of unknown outcome may have brought is looked for later, since a store gives nobody a saga
+    that a living coordinator owns.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = asyncio.Lock()
+        self._unsure = False
+
+    async def all(self, *, parked: bool = False) -> None:
+        """Go on with every saga that nobody alive owns.
+
+        Raises:
+            Unavailable: The store cannot be reached. Trying again is safe.
+        """
+        host = self._host
+        while True:
+            async with self._lock:
+                try:
+                    claimed = await host.setting.store.claim(
+                        host.owner, host.setting.clock.now(), limit=_BATCH, parked=parked
+                    )
+                except StoreError:
+                    self._unsure = True
+                    raise
+                await host.adopt_all(claimed)
+            if len(claimed) < _BATCH:
+                return
+
+    async def orphans(self) -> None:
+        """Go on with sagas that are ours but do not run here: a start, claim or release came to nobody knows what.
+
+        Raises:
+            Unavailable: The store cannot be reached. Trying again is safe.
+        """
+        host = self._host
+        if self._unsure:
+            await self._find_own()
+            self._unsure = False
+        for saga_id in sorted(host.orphans):
+            async with self._lock:
+                claimed: StoredSaga | Damaged | None = None
+                try:
+                    if saga_id not in host.live:
+                        claimed = await self._claim(saga_id)
+                except SagaNotFound:
+                    pass  # it was not stored after all
+                except CorruptLog as error:
+                    claimed = Damaged(saga_id, error)
+                host.orphans.discard(saga_id)
+                if claimed is not None:
+                    await host.adopt_all([claimed])
+
+    async def _find_own(self) -> None:
+        host = self._host
+        async with self._lock:
+            for status in _OPEN:
+                cursor: str | None = None
+                while True:
+                    page = await host.setting.store.page(status=status, cursor=cursor, limit=_BATCH)
+                    host.orphans.update(
+                        record.id
+                        for record in page.records
+                        if record.owner == host.owner and record.id not in host.live
+                    )
+                    cursor = page.cursor
+                    if cursor is None:
+                        break
+
+    async def one(self, saga_id: str, change: Callable[[Machine, float], bool] | None = None) -> bool | None:
+        """Go on with one saga, unless it runs here already.
+
+        Args:
+            saga_id: Which.
+            change: An operator's request, to be applied first.
+
+        Returns:
+            `None` if somebody else alive owns it; `False` if the request has to be put to the execution that is live
+            here.
+
+        Raises: What `Store.claim_one` and `Host.adopt` raise.
+        """
+        async with self._lock:
+            if saga_id in self._host.live:
+                return False
+            claimed = await self._claim(saga_id)
+            return None if claimed is None else await self._host.adopt(claimed, change)
+
+    async def _claim(self, saga_id: str) -> StoredSaga | None:
+        host = self._host
+        try:
+            return await host.setting.store.claim_one(saga_id, host.owner, host.setting.clock.now())
+        except Unavailable:
+            host.orphans.add(saga_id)
+            raise
