@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import click
 
@@ -74,7 +74,7 @@ for _command in _COMMANDS:
 
 
 @contextlib.contextmanager
-def _reports(out: Output) -> Iterator[None]:
+def _reports(out: Output) -> Generator[None, None, None]:
     """Send what the coordinator reports to stderr."""
     logger = logging.getLogger("compensate")
     handler, propagate = LogHandler(out), logger.propagate

@@ -151,7 +151,7 @@ def load_saga(spec: str) -> Saga[..., Any]:
     )
     if not isinstance(found, Saga):
         raise CliError(f"{spec} is a {type(found).__name__}, no saga; decorate the function with @saga")
-    return found
+    return cast("Saga[..., Any]", found)
 
 
 def sagas_of(module: ModuleType) -> list[Saga[..., Any]]:
