@@ -1,0 +1,72 @@
+"""A fan-out in memory, from 100 to 100,000 actions."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from benchmarks import floors
+from benchmarks.measure import Row, Sample, in_turn
+from benchmarks.sagas import do, effects, fan
+from compensate import SagaExecutor, open_store
+
+SIZES = {100: 41, 10_000: 9, 100_000: 3}
+"""How many actions, and in how many rounds."""
+
+GROWTH = 2
+"""How much more an action may cost in the largest fan-out than in the smallest; `gather` itself grows like that."""
+
+
+def ours(size: int) -> Sample:
+    """A fan-out as a saga, in a new store."""
+    xs = list(range(size))
+
+    async def once() -> float:
+        effects.clear()
+        store = open_store("memory://")
+        await store.open()
+        began = perf_counter()
+        outputs = await SagaExecutor(fan, store=store).execute(xs)
+        took = perf_counter() - began
+        assert len(effects) == size
+        assert outputs[-1] == size
+        return took / size * 1e6
+
+    return once
+
+
+def floor(size: int) -> Sample:
+    """The same without a saga."""
+    xs = list(range(size))
+
+    async def once() -> float:
+        effects.clear()
+        began = perf_counter()
+        await floors.gather(do, xs)
+        took = perf_counter() - began
+        assert len(effects) == size
+        return took / size * 1e6
+
+    return once
+
+
+async def rows(quick: bool) -> list[Row]:
+    """The rows of this group."""
+    found: list[Row] = []
+    for size, rounds in {10: 2, 100: 2}.items() if quick else SIZES.items():
+        pair = await in_turn(ours(size), floor(size), rounds)
+        found.append(pair.row(f"fan-out over {size:,} in memory, an action", "µs", 2.5))
+    growth = min(row.best[0] for row in found[-1:] if row.best) / min(
+        row.best[0] for row in found[:1] if row.best
+    )
+    found.append(
+        Row(
+            "fan-out: what an action costs in the largest, over the smallest",
+            "×",
+            growth,
+            None,
+            growth,
+            f"≤ {GROWTH} ×",
+            growth <= GROWTH,
+        )
+    )
+    return found
