@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
@@ -28,6 +28,7 @@ from compensate.errors import (
     SagaNotFound,
     Stopped,
     StoreError,
+    Unavailable,
 )
 from compensate.runtime import verbs
 from compensate.runtime.adoption import Adoption
@@ -49,6 +50,7 @@ D = TypeVar("D")
 logger = logging.getLogger("compensate")
 
 _END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
+
 
 class Coordinator(Generic[D]):
     """Runs sagas, many at once, each recorded in the store; adopts on entry what others left behind.
