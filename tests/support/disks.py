@@ -56,12 +56,12 @@ class Failing(Counting):
         self.when = when
         self.error = error
         self.failed: list[str] = []
-        self._count = 0
+        self.count = 0
 
     def call(self, what: str) -> None:
         super().call(what)
-        self._count += 1
-        if self._count in self.when:
+        self.count += 1
+        if self.count in self.when:
             self.failed.append(what)
             raise OSError(self.error, os.strerror(self.error))
 

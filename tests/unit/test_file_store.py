@@ -168,6 +168,20 @@ async def test_a_last_line_torn_at_any_byte_is_dropped_and_cut_off_before_the_ne
         assert log.read_bytes() == whole, cut
 
 
+async def test_nothing_is_left_of_a_torn_line_behind_a_shorter_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await done(store.create(new("s"), "me"))
+        await done(store.append("s", 1, 1, steps(2, 40), "running"))
+    (tmp_path / "s.json").unlink()
+    log = tmp_path / "s.log"
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-2])
+    async with opened(tmp_path) as store:
+        await done(store.release("s", 1))
+    assert len(log.read_bytes()) < len(whole) - 1_000
+    assert (await read(tmp_path)).record.owner is None
+
+
 async def test_a_last_line_with_blocks_that_never_reached_the_disk_is_dropped(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await done(store.create(new("s"), "me"))

@@ -28,7 +28,7 @@ from compensate.errors import CompensateError, CorruptLog, SerializeFailed, Unav
 from compensate.stores.base import NewSaga, SagaRecord
 from compensate.stores.common import flags
 from compensate.stores.disk import Disk
-from compensate.stores.file_names import LOG, encode_id
+from compensate.stores.file_names import DOCUMENT, LOG, encode_id
 
 FORMAT: Final = 1
 """Version of the files. The first line of a log keeps its form in every version."""
@@ -407,9 +407,11 @@ class Log:
         self._lines += 1
         self.state = msgspec.structs.replace(state, events=[]) if state.events else state
 
-    def _cut(self, disk: Disk, descriptor: int) -> bool:
-        """Take a failed write back; whether that could be done."""
+    def _cut(self, disk: Disk, descriptor: int, document: Path | None = None) -> bool:
+        """Take a failed write back, and a document that shows it; whether that could be done."""
         try:
+            if document is not None:
+                disk.unlink(document)
             disk.truncate(descriptor, self._good)
             disk.sync(descriptor)
         except OSError:
@@ -422,7 +424,9 @@ class Log:
         try:
             if os.fstat(descriptor).st_size > self._suspect:
                 self._suspect = 0  # another process has built on it, so it was there
-            elif not self._cut(disk, descriptor):
+                return
+            # Another process may have made a document of it meanwhile, which would say more than the log.
+            if not self._cut(disk, descriptor, self.path.with_name(f"{self.file}{DOCUMENT}")):
                 raise Unavailable(
                     f"saga {self.id}: {self.path}: a write failed and cannot be taken back; check the disk, then read "
                     "the log again"
