@@ -76,7 +76,8 @@ class ActionFailed(CompensateError):
     """
 
     def __init__(self, node: str, type: str, message: str, traceback: str = "") -> None:
-        super().__init__(f"{node}: {type}: {message}" if message else f"{node}: {type}")
+        short = type.rpartition(".")[2]
+        super().__init__(f"{node}: {short}: {message}" if message else f"{node}: {short}")
         self.node = node
         self.type = type
         self.message = message

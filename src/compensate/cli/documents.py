@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compensate.cli.output import Command, clock_time
+from compensate.cli.output import Command
 from compensate.cli.progress import Progress
 from compensate.codec import records as r
 from compensate.core import events as e
@@ -12,6 +12,7 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.plan import ACTION
 from compensate.errors import CompensateError
+from compensate.render.lines import clock_time
 from compensate.runtime.runs import Snapshot
 from compensate.stores.base import SagaRecord
 

@@ -12,10 +12,8 @@ import click
 from rich.text import Text
 
 from compensate.cli import codes, documents
-from compensate.cli.lines import line
 from compensate.cli.loading import CliError, ModuleMissing, load_saga, looks_like_definition
 from compensate.cli.options import Common, common
-from compensate.cli.output import clock_time
 from compensate.cli.progress import Progress
 from compensate.cli.session import reading, stuck_hints
 from compensate.cli.tree import status_text, tree
@@ -23,6 +21,7 @@ from compensate.core import events as e
 from compensate.core import states as s
 from compensate.errors import SagaNotFound, Unavailable
 from compensate.render import Source, dot, mermaid, snapshot, svg, text
+from compensate.render.lines import clock_time, event_line
 from compensate.render.words import columns, plain
 from compensate.runtime.runs import Snapshot
 from compensate.stores import Store, store_exists
@@ -240,7 +239,7 @@ async def _events(common: Common, store: Store, saga_id: str, after: int, *, fol
             if out.as_json:
                 out.record(documents.of_event(event))
             else:
-                out.line(line(event, took=None if started is None else event.at - started))
+                out.line(event_line(event, took=None if started is None else event.at - started))
         if not follow or out.closed or status in s.ENDS:
             return
         seq = fresh[-1].seq if fresh else shown.record.last_seq

@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import traceback
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -175,26 +174,3 @@ class Command:
         if dashed:
             parts = [part for part in parts if part not in words[1:]] + ["--", *words[1:]]
         return shlex.join(parts)
-
-
-def clock_time(at: float) -> str:
-    """A time for people and programs: UTC, to the millisecond."""
-    try:
-        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (OverflowError, OSError, ValueError):
-        return str(at)
-
-
-def span(seconds: float) -> str:
-    """A length of time for people."""
-    if seconds < 0.0995:
-        return f"{max(seconds, 0) * 1000:.0f} ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 100:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 100 else f"{hours // 24} days"

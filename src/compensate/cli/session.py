@@ -12,13 +12,14 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from compensate.cli import codes
 from compensate.cli.documents import commands
-from compensate.cli.lines import reason
 from compensate.cli.loading import CliError, Code, deps_of
-from compensate.cli.output import Command, Output, span
+from compensate.cli.output import Command, Output
 from compensate.cli.progress import Progress
 from compensate.cli.watching import Watch
 from compensate.core import states as s
+from compensate.core.names import short_reason
 from compensate.errors import IllegalRequest
+from compensate.render.lines import span
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run, Snapshot
 from compensate.stores import Store, open_store, store_exists
@@ -233,7 +234,7 @@ def stuck_hints(snapshot: Snapshot, command: Command, apps: list[str]) -> list[s
         return [f"parked: {fold.stuck.parked}", f"  when code that knows it is back: {resume}"]
     lines: list[str] = []
     for node in fold.stuck.nodes:
-        lines.append(f"{node.node} needs a decision: {reason(node.reason)}")
+        lines.append(f"{node.node} needs a decision: {short_reason(node.reason)}")
         lines += [f"  {typed}" for typed in commands(snapshot.id, node, command, apps)]
     return lines
 

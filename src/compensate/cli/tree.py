@@ -7,12 +7,11 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from compensate.cli.lines import doubt, said, why_rollback
-from compensate.cli.output import span
 from compensate.cli.progress import Progress
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.states import NodeState, SagaStatus
+from compensate.render.lines import doubt, said, span, why_rollback
 from compensate.render.text import Row, rows
 from compensate.render.view import ViewNode, snapshot, state_words
 from compensate.render.words import STATE_WORDS, columns, cut, plain

@@ -10,12 +10,12 @@ from typing import Final
 from rich.console import Group
 from rich.live import Live
 
-from compensate.cli.lines import line
 from compensate.cli.output import Output
 from compensate.cli.progress import Progress
 from compensate.cli.tree import tree
 from compensate.core import events as e
 from compensate.core.events import Event
+from compensate.render.lines import event_line
 from compensate.runtime.runs import Snapshot
 
 TICK: Final = 0.1
@@ -71,7 +71,7 @@ class Watch:
         began = _BEGAN.get(event.type)
         start = getattr(times, began) if times is not None and began is not None else None
         took = None if start is None or start > event.at else event.at - start
-        self.out.line(line(event, saga_id=progress.id if self._several else "", took=took))
+        self.out.line(event_line(event, saga_id=progress.id if self._several else "", took=took))
 
     # -- live --------------------------------------------------------------
 

@@ -55,6 +55,17 @@ def _check(text: object, what: str, forbidden: str) -> str:
     return text
 
 
+def short_type(name: str) -> str:
+    """The class's own name, of a qualified one."""
+    return name.rpartition(".")[2]
+
+
+def short_reason(text: str) -> str:
+    """A recorded `package.module.Error: message` for people: with the class's own name alone."""
+    kind, colon, rest = text.partition(": ")
+    return text if " " in kind else f"{short_type(kind)}{colon}{rest}"
+
+
 class NewIds:
     """Makes saga ids: a part that no other process has, and a count.
 

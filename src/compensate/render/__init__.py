@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compensate.render.dot import dot
+from compensate.render.lines import event_line
 from compensate.render.mermaid import mermaid
 from compensate.render.notebook import html, repr_svg
 from compensate.render.states import diagrams
@@ -18,6 +19,7 @@ __all__ = [
     "ViewNode",
     "diagrams",
     "dot",
+    "event_line",
     "html",
     "mermaid",
     "repr_svg",

@@ -12,9 +12,9 @@ from compensate.core import states as s
 from compensate.core.dag import ActionNode, ConstantNode, Dag, Node, SubsagaNode, dependencies
 from compensate.core.events import Event
 from compensate.core.log import Fold
-from compensate.core.names import element, inside
+from compensate.core.names import element, inside, short_type
 from compensate.core.states import NodeState, SagaStatus
-from compensate.render.words import STATE_WORDS, short_type
+from compensate.render.words import STATE_WORDS
 
 START: Final = "/start"
 END: Final = "/end"

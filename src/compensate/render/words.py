@@ -70,8 +70,3 @@ def wrap(text: str, width: int, most: int) -> list[str]:
         rest = rest[len(head) :].lstrip()
     lines.append(cut(rest, width))
     return lines
-
-
-def short_type(name: str) -> str:
-    """The class's own name, of a qualified one."""
-    return name.rpartition(".")[2]

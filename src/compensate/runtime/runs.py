@@ -12,6 +12,7 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.machine import Machine
+from compensate.core.names import short_reason
 from compensate.core.plan import Plan
 from compensate.errors import NotFound, RolledBack, SagaError, Stuck
 from compensate.runtime.bindings import Bindings, Values, unreadable
@@ -96,7 +97,8 @@ def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> Sa
             )
         else:
             nodes = "; ".join(
-                f"{node.node}: {node.reason} (choose: {', '.join(node.choices)})" for node in stuck.nodes
+                f"{node.node}: {short_reason(node.reason)} (choose: {', '.join(node.choices)})"
+                for node in stuck.nodes
             )
             message = f"saga {fold.saga_id} is stuck and needs an operator: {nodes}"
         error: SagaError = Stuck(message, saga_id=fold.saga_id, nodes=[node.node for node in stuck.nodes])
@@ -113,6 +115,8 @@ def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> Sa
 def rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
     """The exception for a saga that was rolled back."""
     node, why = rollback.node, rollback.why or _WHY.get(rollback.cause, "")
+    if rollback.cause == "failure":
+        why = short_reason(why)
     because = f"node {node!r} failed: {why}" if node else f"{rollback.cause}: {why}"
     return RolledBack(f"saga {saga_id} was rolled back: {because}", saga_id=saga_id, node=node, reason=why)
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final, cast
 
-from compensate.cli.output import clock_time, span
 from compensate.core import events as e
 from compensate.core.events import Event
-from compensate.render.words import short_type
+from compensate.core.names import short_reason, short_type
 
 
-def line(event: Event, *, saga_id: str = "", took: float | None = None) -> str:
-    """One event on one line.
+def event_line(event: Event, *, saga_id: str = "", took: float | None = None, time: bool = True) -> str:
+    """One event of a log in one line of words, for people; what programs need is in the event itself.
+
+    Texts of users' own (messages, reasons) are repeated as they are: `render.words.plain` takes out of them what could
+    steer a terminal.
 
     Args:
         event: Which.
         saga_id: Named where lines of several sagas are mixed.
         took: Seconds since what it ends began.
+        time: Whether the line begins with the time and the event's number; without, two runs of a saga read the same.
     """
     words = _WORDS.get(event.type, _plain)(event)
     if took is not None:
@@ -25,9 +29,31 @@ def line(event: Event, *, saga_id: str = "", took: float | None = None) -> str:
     where = event.node or "saga"
     if event.attempt > 1:
         where += f", attempt {event.attempt}"
-    return "  ".join(
-        part for part in (clock_time(event.at), saga_id, f"#{event.seq}", f"{where}: {words}") if part
-    )
+    when = (clock_time(event.at), saga_id, f"#{event.seq}") if time else (saga_id,)
+    return "  ".join(part for part in (*when, f"{where}: {words}") if part)
+
+
+def clock_time(at: float) -> str:
+    """A time for people and programs: UTC, to the millisecond."""
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (OverflowError, OSError, ValueError):
+        return str(at)
+
+
+def span(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 0.0995:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 100 else f"{hours // 24} days"
 
 
 def said(error: e.ErrorInfo | None) -> str:
@@ -100,16 +126,10 @@ def _supplied(event: Event) -> str:
     return f"output {data.output.decode('utf-8', 'replace')} given{by(data)}"
 
 
-def reason(text: str) -> str:
-    """A recorded `package.module.Error: message`, with the error's own name alone."""
-    kind, colon, rest = text.partition(": ")
-    return text if " " in kind else f"{short_type(kind)}{colon}{rest}"
-
-
 def why_rollback(data: e.Rollback) -> str:
     """What turned a saga back, in words."""
     if data.cause == "failure":
-        return f"{data.node} failed: {reason(data.why)}"
+        return f"{data.node} failed: {short_reason(data.why)}"
     if data.cause == "deadline":
         return "its deadline passed"
     return f"asked for{by(data)}"
@@ -119,7 +139,9 @@ def _stuck(event: Event) -> str:
     data = cast(e.SagaStuck, event.data)
     if data.parked:
         return f"parked: {data.parked}"
-    nodes = "; ".join(f"{n.node} ({reason(n.reason)}); choices: {', '.join(n.choices)}" for n in data.nodes)
+    nodes = "; ".join(
+        f"{n.node} ({short_reason(n.reason)}); choices: {', '.join(n.choices)}" for n in data.nodes
+    )
     return f"stuck, an operator is needed: {nodes}"
 
 
