@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from compensate.authoring import ActionRegistry, Saga
 from compensate.codec import records as r
@@ -28,6 +28,9 @@ from compensate.runtime.bindings import Bindings, unreadable
 from compensate.runtime.execution import Execution
 from compensate.runtime.setting import Setting
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
+
+_RETIREMENT: Final = 1.0
+"""Seconds to wait for cancelled actions of a saga that comes back; longer would hold up other sagas."""
 
 
 class Host:
@@ -133,6 +136,8 @@ class Host:
         saga_id, epoch = stored.record.id, stored.record.epoch
         owed = False
         try:
+            if saga_id in self.live:
+                await self._retire(self.live[saga_id])
             execution = self._fold(stored, epoch)
             machine = execution.machine
             owed = self._prepare(execution, change)
@@ -153,6 +158,18 @@ class Host:
         self.live[saga_id] = execution
         self._launch(execution)
         return not owed
+
+    async def _retire(self, old: Execution) -> None:
+        """The saga was adopted elsewhere and has come back: end what still runs of it under the old epoch."""
+        ends: list[asyncio.Task[Any]] = list(old.running.values())
+        driver = self.tasks.get(old.id)
+        if driver is not None:
+            ends.append(driver)
+        old.abandon()
+        for task in ends:
+            task.cancel()
+        if ends:
+            await asyncio.wait(ends, timeout=_RETIREMENT)
 
     def _prepare(self, execution: Execution, change: Callable[[Machine, float], bool] | None) -> bool:
         """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""

@@ -47,6 +47,8 @@ def careful(
     for failed in calls:
         if failed.call not in _WRITES or failed.saga != saga_id or failed.outcome in (OK, OPEN):
             continue
+        if _superseded(failed, saga_id, calls):
+            continue
         mine = [call for call in calls if call.actor == failed.actor and call.order > failed.done]
         read = min((call.done for call in mine if _reads(call, saga_id)), default=None)
         for call in mine:
@@ -61,6 +63,16 @@ def careful(
                 report.add(
                     "S10", f"{effect.node} ran after {failed.outcome}, before the log was read", [], [effect]
                 )
+
+
+def _superseded(failed: StoreCall, saga_id: str, calls: Iterable[StoreCall]) -> bool:
+    """Whether its coordinator had claimed the saga anew before: then what goes on was read with that claim."""
+    return any(
+        claim.saga == saga_id and claim.epoch > failed.epoch
+        for call in calls
+        if call.actor == failed.actor and call.outcome == OK and call.done < failed.done
+        for claim in call.claimed
+    )
 
 
 def _reads(call: StoreCall, saga_id: str) -> bool:
