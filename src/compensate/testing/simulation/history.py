@@ -17,7 +17,6 @@ from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.errors import (
-    CompensateError,
     Conflict,
     Fenced,
     IllegalRequest,
@@ -26,6 +25,7 @@ from compensate.errors import (
     Stopped,
     StoreError,
     Stuck,
+    Unavailable,
 )
 from compensate.runtime import verbs
 from compensate.runtime.coordinator import Coordinator
@@ -119,6 +119,7 @@ class Player:
         self.ids = [f"s{k}" for k in range(scenario.sagas)]
         self.acknowledged: dict[str, bytes] = {}
         self.quiet = False
+        self.over = False
         self._client = 0
         self.lives = [
             _Life(k, skew, [fault for fault in scenario.faults if fault.who == k])
@@ -164,7 +165,7 @@ class Player:
             return
 
     def _report(self, what: str, error: BaseException) -> None:
-        if not isinstance(error, StoreError) or (self.quiet and not isinstance(error, Fenced | Conflict)):
+        if not self.over and not isinstance(error, Fenced | Conflict | Unavailable):
             self.tape.troubles.append(f"runtime: {what}: {type(error).__name__}: {error}")
 
     def _crash(self, process: Process, fault: Fault) -> None:
@@ -317,6 +318,7 @@ class Player:
         except Spinning as spinning:
             self.tape.troubles.append(f"liveness: it spins: {spinning}")
         history = self._sum_up()
+        self.over = True
         self.loop.close_all()
         return history
 
@@ -393,7 +395,7 @@ class Player:
         for task in self.loop.tasks:
             if task.done() and not task.cancelled() and getattr(task, "_log_traceback", False):
                 error = task.exception()
-                if not isinstance(error, CompensateError):
+                if not isinstance(error, StoreError):
                     self.tape.troubles.append(f"runtime: {task.get_name()}: {type(error).__name__}: {error}")
         for complaint in self.loop.complaints:
             if "never retrieved" not in complaint.get("message", ""):

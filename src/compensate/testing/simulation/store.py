@@ -92,8 +92,6 @@ class Connection:
         self._faults = {(OPERATIONS[fault.kind], fault.nth): fault for fault in faults if fault.nth}
         self._counts = counts
         self._crash = crash
-        self._unsure: set[str] = set()
-        """Sagas with an append that failed, whose log has not been read since."""
 
     # -- the line ----------------------------------------------------------
 
@@ -160,8 +158,6 @@ class Connection:
         tape.came_back(call, error)
         if error is None and call.events:
             tape.known(call.saga, call.events[-1].seq, self.process.name)
-        elif call.call == "append":
-            self._unsure.add(call.saga)
 
     async def _ask(self, operation: str, ask: Callable[[], T]) -> T:
         """Ask for something, and wait for the answer."""
@@ -204,7 +200,6 @@ class Connection:
         tape.came_back(call, None, call.claimed if name != "load" else ())
         for stored in _sagas(found):
             tape.known(stored.record.id, stored.record.last_seq, self.process.name)
-            self._unsure.discard(stored.record.id)
         return found
 
     # -- owners ------------------------------------------------------------
@@ -270,10 +265,6 @@ class Connection:
     ) -> Done:
         """As `Store.append`."""
         tape = self.server.tape
-        if saga_id in self._unsure and self.process.alive:
-            tape.troubles.append(
-                f"S10: {self.process.name} appends to {saga_id} behind {expected_seq} after a failed append, unread"
-            )
         call = tape.called("append", saga_id, self.process.name, epoch, events)
 
         def apply() -> None:
