@@ -75,6 +75,7 @@ class Execution:
         self._new = new
         self.caller = Caller(self)
         self._watchers: list[asyncio.Future[None]] = []
+        self._awaiting: list[asyncio.Future[None]] = []
 
     log: list[Event] | None = None
     """Where to keep the events that are durable, if anywhere."""
@@ -156,7 +157,9 @@ class Execution:
             self._driver = None
             self._disarm()
             if self._watchers:
-                self._notify()
+                _tell_all(self._watchers)
+            if self._awaiting:
+                _tell_all(self._awaiting)
             if self.setting.slots is not None:
                 self.setting.slots.offer()  # one that was made to it, and that it did not take
 
@@ -351,7 +354,8 @@ class Execution:
         self._new = None
         if self.log is not None:
             self.log += events
-        self._tell(events)
+        if self._watchers or self.setting.observers:
+            self._tell(events)
         return True
 
     async def _save(self) -> bool:
@@ -408,28 +412,28 @@ class Execution:
         return isinstance(event.data, e.Rollback) and event.data.cause == "request"
 
     def _tell(self, events: Sequence[Event]) -> None:
-        if self._watchers:
-            self._notify()
+        _tell_all(self._watchers)
         for observer in self.setting.observers:
             try:
                 observer(self.id, events)
             except Exception as error:
                 self.setting.report(f"saga {self.id}: an observer raised", error)
 
-    def _notify(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
-
     def watch(self) -> asyncio.Future[None]:
         """A future that is done when the log has grown, or the execution is over."""
-        watcher = asyncio.get_running_loop().create_future()
+        return self._join(self._watchers)
+
+    def over(self) -> asyncio.Future[None]:
+        """A future that is done when the execution is over."""
+        return self._join(self._awaiting)
+
+    def _join(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().create_future()
         if self.ended:
-            watcher.set_result(None)
+            future.set_result(None)
         else:
-            self._watchers.append(watcher)
-        return watcher
+            waiting.append(future)
+        return future
 
     # -- from outside ------------------------------------------------------
 
@@ -486,6 +490,13 @@ class Execution:
         if self.machine.unsaved:
             await self._save()
         return self.machine.status if self.machine.status in s.ENDS else None
+
+
+def _tell_all(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
 
 
 def _count_runs(commands: list[Command]) -> int:

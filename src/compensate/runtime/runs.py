@@ -185,8 +185,8 @@ class Run(Generic[T]):
                 if await self._coordinator.wait_for_end(self.id):
                     return None
                 continue
-            while not execution.ended:
-                await execution.watch()
+            if not execution.ended:
+                await execution.over()
             self._execution = None
             if execution.machine.status in s.ENDS and not execution.machine.unsaved:
                 return execution
