@@ -1,0 +1,230 @@
+"""Crashes at every point of a run and of its recovery, on the real stores; and disks that fail.
+
+A point lies before and after every statement that an SQLite store executes to write, and before, after and (for
+writes) within every system call with which a file store changes the disk. The process ends itself there with SIGKILL.
+The ordinary run takes an even choice of the points; `--deep` takes all.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from tests.support.gates import Stop
+from tests.support.processes import Nursery, judge, log_of, told, url_of, where
+from tests.support.shapes import BACK, FORWARD, SAGAS
+from tests.support.victim import GIVEN_UP, OUTSIDE, Order, Start
+
+pytestmark = [pytest.mark.slow, pytest.mark.time_limit(3_600)]
+
+T = TypeVar("T")
+
+KINDS = ("sqlite", "sqlite-thread", "file")
+WAYS = ("forward", "back", "undone")
+POINTS = "store *"
+CASES = [(kind, shape, way) for kind in KINDS for shape in SAGAS for way in WAYS[:2]] + [
+    (kind, "diamond", "undone") for kind in KINDS
+]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Generator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+class Case:
+    """One saga on one store, run as often as there are points."""
+
+    def __init__(self, nursery: Nursery, folder: Path, kind: str, shape: str, way: str) -> None:
+        self.nursery = nursery
+        self.folder = folder
+        self.kind = kind
+        job = BACK[shape] if way == "back" else FORWARD
+        self.start = Start(shape, "s", job, then_undo=way == "undone")
+        self.end = "completed" if way == "forward" else "rolled_back"
+        self.runs = 0
+
+    def begin(self) -> Path:
+        """A folder for one more run."""
+        self.runs += 1
+        folder = self.folder / str(self.runs)
+        folder.mkdir()
+        return folder
+
+    def live(self, folder: Path, actor: str, stop: Stop | None = None, *, counted: str = "") -> int:
+        """One process; its exit code, or the negative number of the signal that ended it."""
+        return self.nursery.run(
+            Order(
+                str(folder),
+                url_of(self.kind, folder),
+                actor,
+                [self.start],
+                stop,
+                counted,
+                in_thread=self.kind == "sqlite-thread",
+            )
+        )
+
+    def judge(self, folder: Path) -> None:
+        judge(folder, url_of(self.kind, folder), [self.start], {"s": self.end})
+
+    def points(self, folder: Path, actor: str) -> list[str]:
+        """The points that a process passes that nothing stops."""
+        assert self.live(folder, actor, counted=POINTS) == 0
+        passed = told(folder).passed
+        assert passed
+        return passed
+
+
+def evenly(points: Sequence[T], count: int, shift: int) -> list[T]:
+    """That many of them, evenly spread; all if there are no more. Another shift gives others."""
+    if count >= len(points):
+        return list(points)
+    step = len(points) / count
+    return [points[int((number * step + shift * 7) % len(points))] for number in range(count)]
+
+
+@pytest.mark.parametrize(("kind", "shape", "way"), CASES)
+def test_a_process_that_ends_at_any_point_is_succeeded_by_one_that_ends_the_saga_as_it_must(
+    nursery: Nursery,
+    tmp_path: Path,
+    deep: bool,
+    kind: str,
+    shape: str,
+    way: str,
+    record_property: pytest.RecordProperty,
+) -> None:
+    case = Case(nursery, tmp_path, kind, shape, way)
+    whole = case.begin()
+    points = case.points(whole, "one")
+    case.judge(whole)
+    shift = CASES.index((kind, shape, way))
+    chosen = evenly(range(1, len(points) + 1), len(points) if deep else 8, shift)
+    ended: set[int] = set()
+    for hit in chosen:
+        folder = case.begin()
+        if case.live(folder, "one", Stop(POINTS, hit, "kill")) == -9:
+            ended.add(hit)
+            assert where(folder) == points[hit - 1]
+        assert case.live(folder, "two") == 0
+        case.judge(folder)
+    assert ended == set(chosen), f"not ended at {sorted(set(chosen) - ended)} of {len(points)}"
+    record_property("crash points", f"{len(ended)} of {len(points)}")
+    print(f"{kind} {shape} {way}: ended at {len(ended)} of {len(points)} points")
+
+
+@pytest.mark.parametrize(("kind", "shape", "way"), CASES)
+def test_a_recovery_that_ends_at_any_point_is_itself_recovered_from(
+    nursery: Nursery,
+    tmp_path: Path,
+    deep: bool,
+    kind: str,
+    shape: str,
+    way: str,
+    record_property: pytest.RecordProperty,
+) -> None:
+    case = Case(nursery, tmp_path, kind, shape, way)
+    first = case.points(case.begin(), "one")
+    shift = CASES.index((kind, shape, way))
+    # After the same commit a recovery finds the same; so one crash for each, in the middle of the next.
+    commits = [number for number, label in enumerate(first, 1) if "before COMMIT" in label or "within" in label]
+    ended = tried = 0
+    for turn, hit in enumerate(commits if deep else evenly(commits, 2, shift)):
+        counting = case.begin()
+        assert case.live(counting, "one", Stop(POINTS, hit, "kill")) == -9
+        again = case.points(counting, "two")
+        case.judge(counting)
+        chosen = evenly(range(1, len(again) + 1), len(again) // 3 if deep else 2, shift + turn)
+        for second in chosen:
+            folder = case.begin()
+            assert case.live(folder, "one", Stop(POINTS, hit, "kill")) == -9
+            tried += 1
+            ended += case.live(folder, "two", Stop(POINTS, second, "kill")) == -9
+            assert case.live(folder, "three") == 0
+            case.judge(folder)
+    assert ended == tried > 0
+    record_property("crash points of recoveries", ended)
+    print(f"{kind} {shape} {way}: recoveries ended at {ended} points")
+
+
+# -- disks that fail -------------------------------------------------------
+
+ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EFBIG": errno.EFBIG}
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_file_store_gets_over_every_write_and_sync_that_fails(
+    nursery: Nursery, tmp_path: Path, deep: bool, error: str, way: str
+) -> None:
+    case = Case(nursery, tmp_path, "file", "diamond", way)
+    points = [label for label in case.points(case.begin(), "one") if label.startswith("store before ")]
+    shift = list(ERRORS).index(error) * 2 + (way == "back")
+    for hit in evenly(range(1, len(points) + 1), len(points) if deep else 10, shift):
+        folder = case.begin()
+        stop = Stop("store before *", hit, "error", number=ERRORS[error])
+        assert case.live(folder, "one", stop) == 0, log_of(folder)
+        assert told(folder).fired == 1
+        assert where(folder) == points[hit - 1]
+        case.judge(folder)
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_a_file_store_on_a_disk_that_goes_on_failing_is_recovered_from_elsewhere(
+    nursery: Nursery, tmp_path: Path, deep: bool, way: str
+) -> None:
+    case = Case(nursery, tmp_path, "file", "diamond", way)
+    points = [label for label in case.points(case.begin(), "one") if label.startswith("store before ")]
+    killed = 0
+    for hit in evenly(range(1, len(points) - 4), len(points) if deep else 10, way == "back"):
+        folder = case.begin()
+        code = case.live(folder, "one", Stop("store before *", hit, "error", more=3))
+        assert code in (-9, GIVEN_UP)
+        killed += code == -9
+        assert where(folder)
+        assert case.live(folder, "two") == 0
+        case.judge(folder)
+    assert killed
+
+
+@pytest.mark.parametrize("room", [0, 100, 4_200])
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_an_sqlite_store_gets_over_every_commit_that_finds_no_room(
+    nursery: Nursery, tmp_path: Path, deep: bool, way: str, room: int
+) -> None:
+    case = Case(nursery, tmp_path, "sqlite", "diamond", way)
+    commits = case.points(case.begin(), "one").count("store before COMMIT")
+    assert commits > 5
+    fired = 0
+    for hit in evenly(range(1, commits + 1), commits if deep else 6, room % 5):
+        folder = case.begin()
+        assert case.live(folder, "one", Stop("store COMMIT", hit, "limit", room=room)) == 0, log_of(folder)
+        fired += told(folder).fired
+        case.judge(folder)
+    assert fired
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_an_sqlite_store_gets_over_a_database_that_is_full(
+    nursery: Nursery, tmp_path: Path, deep: bool, way: str
+) -> None:
+    case = Case(nursery, tmp_path, "sqlite", "diamond", way)
+    case.start = msgspec.structs.replace(case.start, job=replace(case.start.job, size=9_000))
+    begins = case.points(case.begin(), "one").count("store before BEGIN IMMEDIATE")
+    fired = 0
+    for hit in evenly(range(1, begins + 1), begins if deep else 6, way == "back"):
+        folder = case.begin()
+        stop = Stop("store BEGIN IMMEDIATE", hit, "full")
+        assert case.live(folder, "one", stop) == 0, log_of(folder)
+        fired += told(folder).fired
+        case.judge(folder)
+    assert fired
+    assert (folder / OUTSIDE).exists()

@@ -1,0 +1,228 @@
+"""Points that a process passes, at one of which it is held, killed or given an error.
+
+The store's seams become such points: every statement of an SQLite store's writing connection, every system call with
+which a file store changes the disk. Nothing of the library is changed for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+_REAL = {name: getattr(os, name) for name in ("write", "open", "close", "pwrite")}
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Where a process is stopped, and how.
+
+    Attributes:
+        at: Labels of the points that count (`fnmatch`).
+        hit: The how-manieth of them it is.
+        how: `hold`: announce it and wait to be killed. `kill`: SIGKILL itself. `error`: the system call fails.
+            `limit`: no file may grow while this COMMIT runs (EFBIG). `full`: the database may not while this
+            transaction runs (SQLITE_FULL).
+        number: The error, for `error`.
+        more: After the error so many more points that count fail too; at the next one the process kills itself.
+        room: Bytes that may still be written, for `limit`.
+    """
+
+    at: str
+    hit: int = 1
+    how: Literal["hold", "kill", "error", "limit", "full"] = "hold"
+    number: int = errno.ENOSPC
+    more: int = 0
+    room: int = 0
+
+
+class Gates:
+    """The points of one process.
+
+    Args:
+        stop: Where to stop; `None`: nowhere, the points are only counted.
+        where: File into which the label of the point is written when the process stops there.
+        counted: Labels of the points to note, when nothing stops the process.
+    """
+
+    def __init__(self, stop: Stop | None, where: Path, counted: str = "") -> None:
+        self.stop = stop
+        self.passed: list[str] = []
+        self.fired = 0
+        self._hits = 0
+        self._where = where
+        self._counted = counted
+
+    def __call__(self, label: str) -> None:
+        """Pass a point; may never come back, or raise `OSError`."""
+        stop = self.stop
+        if stop is None:
+            if self._counted and fnmatchcase(label, self._counted):
+                self.passed.append(label)
+            return
+        if stop.how in ("limit", "full") or not self.due(label):
+            return
+        self._tell(label)
+        if stop.how == "error" and self._hits <= stop.hit + stop.more:
+            self.fired += 1
+            raise OSError(stop.number, f"{os.strerror(stop.number)} (at {label})")
+        if stop.how != "hold":
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            _REAL["write"](1, f"held at {label}\n".encode())
+        while True:  # until the signal has ended us
+            time.sleep(3600)
+
+    def due(self, label: str) -> bool:
+        """Whether this is the point at which something is to happen."""
+        stop = self.stop
+        if stop is None or not fnmatchcase(label, stop.at):
+            return False
+        self._hits += 1
+        return self._hits == stop.hit or (stop.more > 0 and self._hits > stop.hit)
+
+    def _tell(self, label: str) -> None:
+        file = _REAL["open"](self._where, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        _REAL["write"](file, f"{self._hits} {label}".encode())
+        _REAL["close"](file)
+
+
+# -- SQLite ----------------------------------------------------------------
+
+_READS = ("SELECT", "PRAGMA")
+
+
+def gate_sqlite(gates: Gates, path: str) -> None:
+    """Make every statement that writes to the database at `path` a point before and a point after it."""
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def word(statement: str) -> str:
+        return " ".join(statement.split()[:3])
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
+            if self.connection.reading or sql.lstrip().startswith(_READS):  # type: ignore[attr-defined]
+                super().execute(sql, parameters)
+                return self
+            gates(f"store before {word(sql)}")
+            self.run(sql, parameters)
+            gates(f"store after {word(sql)}")
+            return self
+
+        def run(self, sql: str, parameters: Any) -> None:
+            how = "" if gates.stop is None else gates.stop.how
+            if how not in ("limit", "full") or not gates.due(f"store {word(sql)}"):
+                super().execute(sql, parameters)
+            elif how == "limit":
+                with _no_growth(Path(f"{path}-wal"), gates.stop.room if gates.stop else 0):
+                    try:
+                        super().execute(sql, parameters)
+                    except sqlite3.Error:
+                        gates.fired += 1
+                        raise
+            else:
+                super().execute(sql, parameters)
+                super().execute("PRAGMA max_page_count = 1")  # as small as may be: what there is
+
+        def ended(self, error: sqlite3.Error) -> None:
+            """A database that is full in one transaction has room again in the next."""
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                gates.fired += 1
+                super().execute("PRAGMA max_page_count = 1073741823")
+
+        def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
+            gates(f"store before {word(sql)}")
+            try:
+                super().executemany(sql, parameters)
+            except sqlite3.Error as error:
+                self.ended(error)
+                raise
+            gates(f"store after {word(sql)}")
+            return self
+
+    class Connection(sqlite3.Connection):
+        reading = False
+
+        def cursor(self, factory: Any = Cursor) -> Any:
+            return super().cursor(factory)
+
+        def execute(self, sql: str, parameters: Any = (), /) -> Any:
+            if sql == "PRAGMA query_only = ON":
+                self.reading = True
+            return self.cursor().execute(sql, parameters)
+
+    def gated(database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        if os.fspath(database) == path:
+            kwargs["factory"] = Connection
+        return connect(database, *args, **kwargs)
+
+    sqlite3.connect = gated
+
+
+@contextmanager
+def _no_growth(file: Path, room: int) -> Generator[None]:
+    """No file of this process may become longer than this one is, and some room. For the time of one COMMIT."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = file.stat().st_size if file.exists() else 0
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# -- files -----------------------------------------------------------------
+
+_CALLS = ("pwrite", "fdatasync", "fsync", "ftruncate", "replace", "unlink", "mkdir")
+
+
+def gate_files(gates: Gates) -> None:
+    """Make every system call that changes a file or folder a point before and a point after it.
+
+    A write is a point in its middle too: half of it has been written there.
+    """
+    for name in _CALLS:
+        setattr(os, name, _gated(gates, name, getattr(os, name)))
+    gated_open, real_open = None, os.open
+
+    def open_(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if not flags & os.O_CREAT or Path(path).exists():
+            return real_open(path, flags, *args, **kwargs)
+        made = gated_open
+        assert made is not None
+        return int(made(path, flags, *args, **kwargs))
+
+    gated_open = _gated(gates, "create", real_open)
+    os.open = open_
+
+
+def _gated(gates: Gates, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        label = f"{name} {_subject(args[0])}"
+        gates(f"store before {label}")
+        if name == "pwrite" and len(args[1]) > 1 and (gates.stop is None or gates.stop.how != "error"):
+            half = real(args[0], args[1][: len(args[1]) // 2], args[2])
+            gates(f"store within {label}")
+            written = half + real(args[0], args[1][half:], args[2] + half)
+            gates(f"store after {label}")
+            return written
+        result = real(*args, **kwargs)
+        gates(f"store after {label}")
+        return result
+
+    return call
+
+
+def _subject(what: Any) -> str:
+    """What a call is about, by the ending of its file: `.log`, `.json`, a folder."""
+    path = Path(os.readlink(f"/proc/self/fd/{what}")) if isinstance(what, int) else Path(what)
+    return path.suffix or ("folder" if path.is_dir() else path.name)
