@@ -451,6 +451,10 @@ class Execution:
             IllegalRequest: It makes no sense now. Nothing was changed.
             Fenced: Somebody else has adopted the saga.
         """
+        while self._new is not None and self._saving is not None:
+            await self._saving
+        if self._new is not None:
+            return False  # its start came to nothing
         while not self.ended:
             if change(self.machine, self.setting.clock.now()) is not False:
                 try:
