@@ -82,8 +82,8 @@ def commands(saga_id: str, node: e.StuckNode, command: Command, apps: list[str])
     typed: list[str] = []
     for choice in node.choices:
         verb, _, with_output = choice.partition(" ")
-        words = [verb, saga_id, node.node]
-        typed.append(command(*words, apps=apps) + (" --output JSON" if with_output else ""))
+        flags = ["--output", "JSON"] if with_output else []
+        typed.append(command(verb, saga_id, node.node, flags=flags, apps=apps))
     return typed
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -161,16 +162,27 @@ class Command:
         self.name = name
         self.store = store
 
-    def __call__(self, *words: str, apps: list[str] | None = None) -> str:
-        """The command; `apps`: what code it needs, `[]` if that is not known."""
-        parts = [*self.name.split(), *words]
+    def __call__(
+        self, verb: str, *arguments: str, flags: Sequence[str] = (), apps: Sequence[str] | None = None
+    ) -> str:
+        """The command.
+
+        Args:
+            verb: Which.
+            arguments: Ids and names.
+            flags: Its options.
+            apps: What code it needs; empty if that is not known, `None` if none is needed.
+        """
+        parts = [*self.name.split(), verb, *flags]
+        # A word that begins with a dash would be read as an option.
+        dashed = any(argument.startswith("-") for argument in arguments)
+        if not dashed:
+            parts += arguments
         if apps is not None and not os.environ.get("COMPENSATE_APP"):
             for app in apps or ["MODULE"]:
                 parts += ["--app", app]
         if self.store != (os.environ.get("COMPENSATE_STORE") or DEFAULT_STORE):
             parts += ["--store", self.store]
-        # A word that begins with a dash would be read as an option.
-        dashed = any(word.startswith("-") for word in words[1:2])
         if dashed:
-            parts = [part for part in parts if part not in words[1:]] + ["--", *words[1:]]
+            parts += ["--", *arguments]
         return shlex.join(parts)

@@ -228,7 +228,7 @@ async def _resume_all(common: Common, session: Session, code: Code) -> int:
     except Interrupted:
         open_ = [progress for progress in session.watch.sagas.values() if not progress.ended]
         common.out.hint(
-            f"{len(open_)} sagas can be resumed: {common.command('resume', '--all', apps=code.given)}"
+            f"{len(open_)} sagas can be resumed: {common.command('resume', flags=['--all'], apps=code.given)}"
         )
         raise
     return codes.worst(ends)
