@@ -6,19 +6,15 @@ Stores and executors do not need it. It keeps to the same rules as they do, sinc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
-from compensate.codec.records import encode_data
-from compensate.core import events as e
 from compensate.core.dag import Dag
 from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.plan import Plan
 from compensate.core.states import SagaStatus
 from compensate.errors import CorruptLog, IllegalRequest
-
-_LONGEST = 100
-"""Characters of an event's data that are shown."""
+from compensate.render.lines import event_line
+from compensate.render.words import plain
 
 
 class SagaLog:
@@ -89,34 +85,10 @@ class SagaLog:
             f"dag {self._plan.dag.name}",
             f"status {self.status or 'not created'}, going {direction}, {len(self._events)} events",
         ]
-        widest = max((len(event.type) for event in self._events), default=0)
-        lines += [
-            f"{event.seq:>5}  {_time(event.at)}  {event.epoch:>3}  {event.type:<{widest}}  {_about(event)}".rstrip()
-            for event in self._events
-        ]
+        lines += [plain(event_line(event)) for event in self._events]
         return "\n".join(lines)
 
     __str__ = pretty
 
     def __repr__(self) -> str:
         return f"<SagaLog of {self.saga_id}: {len(self._events)} events, {self.status or 'not created'}>"
-
-
-def _time(at: float) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
-    except (ValueError, OverflowError, OSError):
-        return f"{at:<23}"
-
-
-def _about(event: Event) -> str:
-    words = [event.node] if event.node else []
-    if event.attempt > 1:
-        words.append(f"(attempt {event.attempt})")
-    error = getattr(event.data, "error", None)
-    if isinstance(error, e.ErrorInfo):
-        words.append(f"{error.type}: {error.message}".replace("\n", " "))
-    elif event.data is not None:
-        shown = encode_data(event.data).decode(errors="replace").replace("\n", " ")
-        words.append(shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…")
-    return " ".join(words)
