@@ -8,7 +8,7 @@ inside an action to say something about its effect (`NoEffect`, `Unknown`,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
@@ -88,17 +88,38 @@ class ActionFailed(CompensateError):
 
         Args:
             kind: The user's own error class.
-            make: Builds an instance from the message; `kind` itself by default.
+            make: Builds an instance from the message; by default the class that was raised.
 
         Returns:
             An instance whose `__cause__` is this error, or `None` when the
-            recorded class is not `kind`.
+            recorded class is neither `kind` nor, as far as it is loaded, a subclass.
+
+        Raises:
+            DeserializeFailed: The class does not take the message alone; give `make`.
         """
-        if self.type != f"{kind.__module__}.{kind.__qualname__}":
+        raised = _named(kind, self.type)
+        if raised is None:
             return None
-        made = (make or kind)(self.message)
+        build: Any = make or raised
+        try:
+            made: E = build(self.message)
+        except TypeError as error:
+            raise DeserializeFailed(
+                f"{self}: {raised.__qualname__} cannot be made of its message alone ({error}); say how with make="
+            ) from error
         made.__cause__ = self
         return made
+
+
+def _named(kind: type[E], name: str) -> type[E] | None:
+    """The class of that qualified name: `kind` or a subclass of it, as far as they are loaded."""
+    open_ = [kind]
+    while open_:
+        one = open_.pop()
+        if f"{one.__module__}.{one.__qualname__}" == name:
+            return one
+        open_.extend(one.__subclasses__())
+    return None
 
 
 class SagaError(CompensateError):
@@ -107,6 +128,25 @@ class SagaError(CompensateError):
     def __init__(self, message: str, *, saga_id: str) -> None:
         super().__init__(message)
         self.saga_id = saga_id
+
+    def convert(self, kind: type[E], make: Callable[[str], E] | None = None) -> E | None:
+        """The user's own error behind this one, if it is a `kind`: the same whether it was raised here or is recorded.
+
+        Args:
+            kind: The user's own error class.
+            make: Builds an instance from a recorded message; see `ActionFailed.convert`.
+
+        Returns:
+            The error itself where it was raised in this process; else one made of the record, whose `__cause__` is
+            the `ActionFailed`. `None` if it is of another class, or there is none.
+
+        Raises:
+            DeserializeFailed: As `ActionFailed.convert`.
+        """
+        cause = self.__cause__
+        if isinstance(cause, kind):
+            return cause
+        return cause.convert(kind, make) if isinstance(cause, ActionFailed) else None
 
 
 class RolledBack(SagaError):
@@ -140,7 +180,15 @@ class SagaExists(CompensateError):
 
 
 class Stopped(CompensateError):
-    """The coordinator was shut down. A stored saga is gone on with by the next coordinator on its store."""
+    """The coordinator was shut down. A stored saga is gone on with by the next coordinator on its store.
+
+    Attributes:
+        signal: The name of the signal that stopped it, as `SIGTERM`; `""` if it was closed by the program itself.
+    """
+
+    def __init__(self, message: str, *, signal: str = "") -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class IllegalRequest(CompensateError):

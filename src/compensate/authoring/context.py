@@ -32,29 +32,46 @@ class Reader(Protocol):
         ...
 
 
-class _NoReader:
+class _Given:
     """Stands in when a function is called by hand, as in a unit test: there is no saga to read from."""
 
+    def __init__(
+        self, inputs: Any = None, outputs: Mapping[str, Any] | None = None, params: Any = None
+    ) -> None:
+        self._inputs = inputs
+        self._outputs = outputs
+        self._params = params
+
     def lookup(self, name: str, tp: Any) -> Any:
-        raise NotFound(f"lookup of {name!r}: this Ctx belongs to no saga; give it a reader=")
+        if self._outputs is None or name not in self._outputs:
+            raise NotFound(
+                f"lookup of {name!r}: this Ctx belongs to no saga; give it outputs={{{name!r}: ...}}"
+            )
+        return self._outputs[name]
 
     def params(self, tp: Any) -> Any:
-        raise NotFound("params: this Ctx belongs to no saga; give it a reader=")
+        if self._params is None:
+            raise NotFound("params: this Ctx belongs to no saga; give it params=...")
+        return self._params
 
     def inputs(self) -> Mapping[str, Any]:
-        raise NotFound("inputs: this Ctx belongs to no saga; give it a reader=")
+        if self._inputs is None:
+            raise NotFound("inputs: this Ctx belongs to no saga; give it inputs={...}")
+        given: Mapping[str, Any] = self._inputs
+        return given
 
     def expired(self) -> bool:
         return False
 
 
-_NO_READER = _NoReader()
+_NOTHING_GIVEN = _Given()
 
 
 class Ctx(Generic[D]):
     """Given to an action or undo whose first parameter is annotated `Ctx[...]`.
 
-    A unit test makes its own: `reserve.fn(Ctx(deps), line)`.
+    A unit test makes its own: `reserve.fn(Ctx(deps), line)`, and for an undo, say,
+    `release(Ctx(deps, direction="undo", inputs={"line": line}), None)`.
 
     Attributes:
         deps: The coordinator's resources (clients, pools). Never logged.
@@ -62,6 +79,17 @@ class Ctx(Generic[D]):
         node: The node's path: `ship`, `payment/authorize` in a subsaga, `reserve[3]` in a fan-out.
         attempt: 1 for the first attempt, and so on; an undo counts its own.
         direction: `do` in an action, `undo` in an undo.
+
+    Args:
+        deps: As above, like the next four.
+        saga_id: As above.
+        node: As above.
+        attempt: As above.
+        direction: As above.
+        reader: Whoever runs the node; a unit test leaves it out.
+        inputs: In a unit test, what `inputs` is.
+        outputs: In a unit test, what `lookup` finds, by node name; handed over as it is.
+        params: In a unit test, what `params` gives; handed over as it is.
     """
 
     __slots__ = ("_reader", "attempt", "deps", "direction", "node", "saga_id")
@@ -73,13 +101,19 @@ class Ctx(Generic[D]):
         node: str = "node",
         attempt: int = 1,
         direction: Direction = "do",
-        reader: Reader = _NO_READER,
+        reader: Reader = _NOTHING_GIVEN,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        params: Any = None,
     ) -> None:
         self.deps = deps
         self.saga_id = saga_id
         self.node = node
         self.attempt = attempt
         self.direction: Direction = direction
+        if inputs is not None or outputs is not None or params is not None:
+            reader = _Given(inputs, outputs, params)
         self._reader = reader
 
     @property

@@ -17,6 +17,7 @@ from compensate.authoring.composing import compose
 from compensate.authoring.placing import DEFAULT, Place, Placed
 from compensate.authoring.refs import source_of
 from compensate.authoring.registry import ActionRegistry, action_names
+from compensate.authoring.showing import page, picture
 from compensate.authoring.signatures import Signature, require_function, written_at
 from compensate.authoring.tracing import Tracer, add_node
 from compensate.codec import TypeCodec, type_codec
@@ -173,6 +174,12 @@ class Saga(Generic[P, T]):
     def actions(self) -> dict[str, Action[..., Any]]:
         """Every action that it uses, subsagas included, by name."""
         return self.definition.actions
+
+    def _repr_svg_(self) -> str:
+        return picture(self.dag)
+
+    def _repr_html_(self) -> str:
+        return page(self.dag)
 
     # -- variants ----------------------------------------------------------
 

@@ -56,6 +56,31 @@ def ranks(members: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
     return rank
 
 
+def nearest(edges: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """For each member, what it waits for that nothing else in its list waits for already, in the order of the edges.
+
+    The transitive reduction (Aho, Garey and Ullman, 1972), for as long as it stays linear in the graph: what is left of
+    a graph with more long ways than that keeps all its edges.
+    """
+    before: dict[str, list[str]] = {}
+    for dep, member in edges:
+        before.setdefault(member, []).append(dep)
+    rank = ranks(list(dict.fromkeys(name for edge in edges for name in edge)), edges)
+    room = 20 * len(edges) + 1000
+    for member, deps in before.items():
+        lowest = min(rank[dep] for dep in deps)
+        over: set[str] = set()
+        open_ = [dep for dep in deps if rank[dep] > lowest]
+        while open_ and room > 0:
+            for further in before.get(open_.pop(), ()):
+                room -= 1
+                if rank[further] >= lowest and further not in over:
+                    over.add(further)
+                    open_.append(further)
+        before[member] = [dep for dep in deps if dep not in over]
+    return before
+
+
 class Graph:
     """Layers of numbered places; long edges are broken up by blind places, so that no line crosses a node.
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from compensate.core.states import NodeState
-from compensate.render.layers import children, edges_within, ranks
+from compensate.render.layers import children, edges_within, nearest, ranks
 from compensate.render.view import END, START, Source, View, ViewGroup, ViewNode, state_words, times, view
 from compensate.render.words import STATE_WORDS, columns, cut, plain
 
@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True):
         mark: The sign of its state, `""` where it has none.
         name: Its label, with the number of elements of a fan-out.
         item: The node or group that it shows.
-        before: Paths of what it waits for.
+        before: Paths of what it waits for, but for what those wait for themselves.
     """
 
     lead: str
@@ -102,9 +102,8 @@ class _Text:
         self.groups = {group.path: group for group in shown.groups}
         self.children = children(shown)
         self.edges = edges_within(shown)
-        self.before: dict[str, list[str]] = {}
-        for edge in shown.edges:
-            self.before.setdefault(edge.after, []).append(edge.before)
+        # Every edge joins members of one group, so that all of them can be thinned out at once.
+        self.before = nearest([(edge.before, edge.after) for edge in shown.edges])
 
     def rows(self) -> Iterator[Row]:
         # Innermost last in, first out: (path, what leads its line, what leads the lines below it).

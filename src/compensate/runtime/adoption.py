@@ -8,7 +8,7 @@ from typing import Final
 
 from compensate.core import states as s
 from compensate.core.machine import Machine
-from compensate.errors import CorruptLog, SagaNotFound, StoreError, Unavailable
+from compensate.errors import CompensateError, CorruptLog, SagaNotFound, StoreError, Unavailable
 from compensate.runtime.host import Host
 from compensate.stores.base import Damaged, StoredSaga
 
@@ -30,6 +30,8 @@ class Adoption:
         self._host = host
         self._lock = asyncio.Lock()
         self._unsure = False
+        self._wanted: set[str] = set()
+        """Sagas that are to be gone on with here once their owner lets go of them."""
 
     async def all(self, *, parked: bool = False) -> None:
         """Go on with every saga that nobody alive owns.
@@ -74,6 +76,7 @@ class Adoption:
                 host.orphans.discard(saga_id)
                 if claimed is not None:
                     await host.adopt_all([claimed])
+        await self._try_wanted()
 
     async def _find_own(self) -> None:
         host = self._host
@@ -90,6 +93,22 @@ class Adoption:
                     cursor = page.cursor
                     if cursor is None:
                         break
+
+    async def wanted(self, saga_id: str) -> None:
+        """Go on with one saga: now, or when whoever else alive owns it no longer does. Raises as `one`."""
+        if await self.one(saga_id) is None:
+            self._wanted.add(saga_id)
+
+    async def _try_wanted(self) -> None:
+        for saga_id in sorted(self._wanted):
+            try:
+                if await self.one(saga_id) is None:
+                    continue
+            except Unavailable:
+                raise
+            except CompensateError as error:
+                self._host.damaged[saga_id] = error
+            self._wanted.discard(saga_id)
 
     async def one(self, saga_id: str, change: Callable[[Machine, float], bool] | None = None) -> bool | None:
         """Go on with one saga, unless it runs here already.

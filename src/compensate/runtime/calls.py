@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from compensate.authoring import Ctx
 from compensate.codec import type_codec
+from compensate.core.dag import PARAMS, Ref
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, SerializeFailed, Unknown
 from compensate.runtime.bindings import Bound
 from compensate.runtime.failures import error_info, kinds
@@ -66,7 +67,8 @@ class Reader:
 
     def params(self, tp: Any) -> Any:
         """See `Ctx.params`."""
-        return type_codec(tp, where="params").decode(self._caller.execution.machine.params)
+        data = self._caller.execution.values.resolve(Ref(PARAMS), self._bound.scope)
+        return type_codec(tp, where="params").decode(data)
 
     def expired(self) -> bool:
         """See `Ctx.expired`."""

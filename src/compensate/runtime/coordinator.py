@@ -130,6 +130,7 @@ class Coordinator(Generic[D]):
         self._background: list[asyncio.Task[None]] = []
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
+        self._signal = ""
         self._open = False
 
     def _learn(self, saga: Saga[..., Any]) -> None:
@@ -192,10 +193,11 @@ class Coordinator(Generic[D]):
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in self._stop_on:
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         if self._open:
+            self._signal = number.name
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def _keep_lease(self) -> None:
@@ -319,7 +321,7 @@ class Coordinator(Generic[D]):
 
     async def _adopt(self, record: SagaRecord) -> None:
         if record.status not in s.ENDS or record.parked:
-            await self._adoption.one(record.id)
+            await self._adoption.wanted(record.id)
 
     def attach(self, saga_id: str) -> Run[Any]:
         """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
@@ -332,8 +334,10 @@ class Coordinator(Generic[D]):
     def check_running(self, saga_id: str) -> None:
         """Raise `Stopped` if the coordinator is shut down or shutting down."""
         if not self._open:
+            by = f" by {self._signal}" if self._signal else ""
             raise Stopped(
-                f"saga {saga_id}: the coordinator is shut down; a stored saga is resumed by the next one"
+                f"saga {saga_id}: the coordinator is shut down{by}; a stored saga is resumed by the next one",
+                signal=self._signal,
             )
 
     def check_sound(self, saga_id: str) -> None:
@@ -370,9 +374,8 @@ class Coordinator(Generic[D]):
 
     async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:
         """See `Run.events`."""
-        ended: bool | None = (
-            None  # whether it had ended before the first event that is asked for; `None`: not looked
-        )
+        # Whether it had ended before the first event that is asked for; `None`: not looked.
+        ended: bool | None = None
         while True:
             execution = self.execution(saga_id)
             watcher = None if execution is None else execution.watch()

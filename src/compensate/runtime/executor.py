@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import encode_any
@@ -17,20 +17,21 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
 from compensate.core.plan import Plan
-from compensate.errors import CompensateError, IllegalRequest, ParamsInvalid
+from compensate.errors import ActionFailed, CompensateError, IllegalRequest, ParamsInvalid
 from compensate.runtime import trace
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
-from compensate.runtime.runs import ending
+from compensate.runtime.runs import ending, error_of, output_of
 from compensate.runtime.setting import Setting
 from compensate.runtime.straight import Straight
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 logger = logging.getLogger("compensate")
 
@@ -297,6 +298,18 @@ class SagaExecutor(Generic[T]):
         """State of every node by its path."""
         fold = self.fold
         return {name: fold.state[i] for name, i in fold.plan.index.items()}
+
+    @overload
+    def output(self, node: str = ..., *, tp: type[V]) -> V: ...
+    @overload
+    def output(self, node: str = ..., *, tp: object = ...) -> Any: ...
+    def output(self, node: str = "", *, tp: Any = Any) -> Any:
+        """The output of a node by its path, or of the saga; see `Snapshot.output`."""
+        return output_of(self.fold, node, tp)
+
+    def error(self, node: str = "") -> ActionFailed | None:
+        """The last error of a node by its path, or the saga's; see `Snapshot.error`."""
+        return error_of(self.fold, node)
 
     def execution_trace(self) -> list[trace.TraceRecord]:
         """Every attempt of an action or undo, with times, in the order in which they started."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from compensate.authoring import ActionRegistry, Saga
 from compensate.codec import records as r
+from compensate.codec import type_codec
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
@@ -14,9 +15,10 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import short_reason
 from compensate.core.plan import Plan
-from compensate.errors import NotFound, RolledBack, SagaError, Stuck
+from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stuck
 from compensate.runtime.bindings import Bindings, Values, unreadable
 from compensate.runtime.failures import revive
+from compensate.runtime.trace import TraceRecord, trace
 from compensate.stores.base import SagaRecord, StoredSaga
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from compensate.runtime.execution import Execution
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Snapshot:
@@ -58,18 +61,54 @@ class Snapshot:
         fold = self.fold
         return {name: fold.state[i] for name, i in fold.plan.index.items()}
 
-    def params(self) -> Any:
-        """The saga's params as plain JSON data."""
-        return r.from_json(self.fold.params)
-
-    def output(self, node: str = "") -> Any:
-        """The output of a node, or of the saga, as plain JSON data.
+    @overload
+    def params(self, tp: type[V]) -> V: ...
+    @overload
+    def params(self, tp: object = ...) -> Any: ...
+    def params(self, tp: Any = Any) -> Any:
+        """The saga's params, as one object of type `tp`; plain JSON data by default.
 
         Raises:
-            DeserializeFailed: It has none (yet).
+            DeserializeFailed: They are something else.
         """
-        fold = self.fold
-        return r.from_json(Values(fold).output(fold.plan.index[node] if node else fold.plan.end))
+        return type_codec(tp, where="params").decode(self.fold.params)
+
+    @overload
+    def output(self, node: str = ..., *, tp: type[V]) -> V: ...
+    @overload
+    def output(self, node: str = ..., *, tp: object = ...) -> Any: ...
+    def output(self, node: str = "", *, tp: Any = Any) -> Any:
+        """The output of a node by its path, or of the saga, as `tp`; plain JSON data by default.
+
+        Raises:
+            NotFound: There is no such node.
+            DeserializeFailed: It has none (yet), or it is something else.
+        """
+        return output_of(self.fold, node, tp)
+
+    def error(self, node: str = "") -> ActionFailed | None:
+        """The last error of a node by its path, or the one that turned the saga back or has it stuck.
+
+        `None`: there is none.
+
+        Raises:
+            NotFound: There is no such node.
+        """
+        return error_of(self.fold, node)
+
+    def trace(self) -> list[TraceRecord]:
+        """Every attempt of an action or undo, with times, in the order in which they started."""
+        return trace(self.fold, self.events)
+
+    def _repr_svg_(self) -> str:
+        from compensate import render
+
+        return render.svg(render.snapshot(self.fold, self.events))
+
+    def _repr_html_(self) -> str:
+        from compensate import render
+
+        return render.html(render.snapshot(self.fold, self.events))
 
     def misfit(self, registry: ActionRegistry) -> str:
         """Why the saga could not be gone on with by these actions; `""` if it could. Changes nothing.
@@ -85,6 +124,30 @@ class Snapshot:
     def stuck(self) -> tuple[e.StuckNode, ...]:
         """The nodes that need an operator, why, and what can be chosen."""
         return () if self.fold.stuck is None else self.fold.stuck.nodes
+
+
+def output_of(fold: Fold, node: str, tp: Any) -> Any:
+    """See `Snapshot.output`."""
+    i = _index(fold, node) if node else fold.plan.end
+    return type_codec(tp, where=f"output of {node or 'the saga'}").decode(Values(fold).output(i))
+
+
+def error_of(fold: Fold, node: str) -> ActionFailed | None:
+    """See `Snapshot.error`."""
+    if node:
+        _index(fold, node)
+        return _recorded(fold, node)
+    if fold.status == s.STUCK and fold.stuck is not None and fold.stuck.nodes:
+        return _recorded(fold, fold.stuck.nodes[0].node)
+    return _recorded(fold, fold.rollback.node) if fold.rollback is not None and fold.rollback.node else None
+
+
+def _index(fold: Fold, node: str) -> int:
+    i = fold.plan.index.get(node)
+    if i is None:
+        near = ", ".join(list(fold.plan.index)[:10])
+        raise NotFound(f"saga {fold.saga_id}: no node has the path {node[:80]!r}; there are {near}")
+    return i
 
 
 def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> SagaError:
@@ -124,7 +187,7 @@ def rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
 _WHY: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
 
 
-def _recorded(fold: Fold, node: str) -> BaseException | None:
+def _recorded(fold: Fold, node: str) -> ActionFailed | None:
     i = fold.plan.index[node]
     failed = fold.undo_errors.get(i) or fold.errors.get(i)
     return None if failed is None or failed.error is None else revive(node, failed.error)
