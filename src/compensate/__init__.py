@@ -1,15 +1,30 @@
 """Durable sagas for Python: actions with undos, a log of every step, and an honest end after any failure."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from compensate.authoring import (
     Action,
     ActionRegistry,
     Ctx,
+    DagBuilder,
+    Reader,
     Saga,
     action,
+    action_constant,
+    action_node,
     constant,
+    constant_node,
     fan_out,
+    inject_error_action,
+    no_op_undo,
+    output,
+    param,
     saga,
+    saga_from_dag,
+    subsaga_node,
 )
+from compensate.core import events
 from compensate.core.dag import Dag
 from compensate.core.events import Event
 from compensate.core.policy import Retry
@@ -48,9 +63,44 @@ from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.executor import SagaExecutor
 from compensate.runtime.inject import Inject
 from compensate.runtime.runs import Run, Snapshot
-from compensate.stores import open_store
+from compensate.runtime.trace import TraceRecord
+from compensate.stores import Store, open_store, reading, store_exists
+
+if TYPE_CHECKING:
+    from compensate.render.lines import event_line
+    from compensate.runtime.document import StateDocument, import_document, read_go_document, state_document
+    from compensate.runtime.saga_log import SagaLog
+    from compensate.stores.file import FileStore
+    from compensate.stores.memory import MemoryStore
+    from compensate.stores.sqlite import SqliteStore
 
 __version__ = "0.1.0"
+
+_LATER: Final = {
+    "FileStore": "compensate.stores.file",
+    "MemoryStore": "compensate.stores.memory",
+    "SagaLog": "compensate.runtime.saga_log",
+    "SqliteStore": "compensate.stores.sqlite",
+    "StateDocument": "compensate.runtime.document",
+    "event_line": "compensate.render.lines",
+    "import_document": "compensate.runtime.document",
+    "read_go_document": "compensate.runtime.document",
+    "state_document": "compensate.runtime.document",
+}
+"""Names that few programs use, and where they are: imported when they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'compensate' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(module), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "Action",
@@ -65,18 +115,22 @@ __all__ = [
     "CorruptLog",
     "Ctx",
     "Dag",
+    "DagBuilder",
     "DefinitionError",
     "DeserializeFailed",
     "Event",
     "Fenced",
+    "FileStore",
     "IllegalRequest",
     "Inject",
     "InjectedError",
+    "MemoryStore",
     "NameInvalid",
     "NoEffect",
     "NotFound",
     "ParamsInvalid",
     "Permanent",
+    "Reader",
     "Retry",
     "RolledBack",
     "Run",
@@ -84,21 +138,42 @@ __all__ = [
     "SagaError",
     "SagaExecutor",
     "SagaExists",
+    "SagaLog",
     "SagaNotFound",
     "SerializeFailed",
     "Snapshot",
+    "SqliteStore",
+    "StateDocument",
     "Stopped",
+    "Store",
     "StoreError",
     "StoreUrlInvalid",
     "Stuck",
     "SubsagaCreateFailed",
+    "TraceRecord",
     "Unavailable",
     "Unknown",
     "UnsupportedVersion",
     "action",
+    "action_constant",
+    "action_node",
     "connect",
     "constant",
+    "constant_node",
+    "event_line",
+    "events",
     "fan_out",
+    "import_document",
+    "inject_error_action",
+    "no_op_undo",
     "open_store",
+    "output",
+    "param",
+    "read_go_document",
+    "reading",
     "saga",
+    "saga_from_dag",
+    "state_document",
+    "store_exists",
+    "subsaga_node",
 ]

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
+from compensate import stores
 from compensate.cli import codes
 from compensate.cli.documents import commands
 from compensate.cli.loading import CliError, Code, deps_of
@@ -22,7 +23,7 @@ from compensate.errors import IllegalRequest
 from compensate.render.lines import span
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run, Snapshot
-from compensate.stores import Store, open_store, store_exists
+from compensate.stores import Store, store_exists
 
 T = TypeVar("T")
 
@@ -58,12 +59,8 @@ def check_store(url: str) -> None:
 async def reading(url: str) -> AsyncGenerator[Store, None]:
     """A store that is only looked into. It is not made if it is not there."""
     check_store(url)
-    store = open_store(url)
-    await store.open()
-    try:
+    async with stores.reading(url) as store:
         yield store
-    finally:
-        await store.close()
 
 
 class Session:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from compensate.errors import StoreUrlInvalid
+from compensate.errors import NotFound, StoreUrlInvalid
 from compensate.stores.base import Store
 
 FORMS: Final = (
@@ -71,6 +73,25 @@ def store_exists(url: str) -> bool:
     return scheme != "memory"
 
 
+@asynccontextmanager
+async def reading(url: str) -> AsyncGenerator[Store]:
+    """A store that is only looked into, with no coordinator around it: nothing in it is gone on with.
+
+    Raises:
+        NotFound: Nothing is there. It is not made.
+        StoreUrlInvalid: As `open_store`.
+        StoreError: As `Store.open`.
+    """
+    if not store_exists(url):
+        raise NotFound(f"no such store: {url}; name one that is there")
+    store = open_store(url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def _path(url: str, rest: str) -> str:
     if not rest.startswith("/"):
         raise _invalid(url, f"a path takes three slashes: {url.partition('://')[0]}:///{rest or 'path'}")
@@ -86,4 +107,4 @@ def _invalid(url: str, why: str) -> StoreUrlInvalid:
     return StoreUrlInvalid(f"store url {url!r}: {why}; the forms are: {', '.join(FORMS)}")
 
 
-__all__ = ["FORMS", "Store", "open_store", "store_exists"]
+__all__ = ["FORMS", "Store", "open_store", "reading", "store_exists"]
