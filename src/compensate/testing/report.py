@@ -1,0 +1,106 @@
+"""What a proof says: `Proof` when the saga passed, `SagaNotProven` with every finding when it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is wrong with a saga.
+
+    Attributes:
+        node: The node that it shows at; `""` for the saga as a whole.
+        point: What was done to the saga when it showed, in words.
+        problem: What is wrong.
+        details: More, line by line: how the world differs, what was raised.
+    """
+
+    node: str
+    point: str
+    problem: str
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return _show(self, ())
+
+
+def _show(finding: Finding, others: Sequence[Finding]) -> str:
+    head = f"node {finding.node}: {finding.problem}" if finding.node else finding.problem
+    lines = [head, f"  when {finding.point}", *(f"    {line}" for line in finding.details)]
+    if others:
+        lines.append(f"  and the same at {len(others)} more: " + "; ".join(other.point for other in others[:4]))
+        if len(others) > 4:
+            lines[-1] += "; …"
+    return "\n".join(lines)
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What was tried on a saga that passed. Print it.
+
+    Attributes:
+        saga: Name of the saga.
+        scenarios: How many were run.
+        points: How many different faults and ends of the process there were; each was seen to happen.
+        by_kind: Scenarios of each kind.
+        values: How many params and outputs were held against the codec.
+        nodes: The nodes that ran.
+        not_run: Nodes that did not run with these params (behind a `when`): nothing is proven of them.
+        not_undone: Nodes with an undo that never ran, as they come after the pivot.
+        late_actions: Whether actions that come after their undo were tried.
+    """
+
+    saga: str
+    scenarios: int
+    points: int
+    by_kind: Mapping[str, int]
+    values: int
+    nodes: tuple[str, ...]
+    not_run: tuple[str, ...] = ()
+    not_undone: tuple[str, ...] = ()
+    late_actions: bool = False
+
+    def __str__(self) -> str:
+        lines = [
+            f"saga {self.saga} is proven: {self.scenarios} scenarios, {self.points} points, {len(self.nodes)} nodes, "
+            f"{self.values} values through the codec"
+        ]
+        lines += [f"  {count:5} {kind}" for kind, count in self.by_kind.items()]
+        if not self.late_actions:
+            lines.append("  not tried: actions that come after their undo (tombstones=True tries them)")
+        if self.not_run:
+            lines.append(f"  not run with these params: {', '.join(self.not_run)}")
+        if self.not_undone:
+            lines.append(f"  never undone, as they come after the pivot: {', '.join(self.not_undone)}")
+        return "\n".join(lines)
+
+
+class SagaNotProven(AssertionError):
+    """The saga did not pass.
+
+    Attributes:
+        findings: Everything that is wrong, the plainest first.
+    """
+
+    def __init__(self, saga: str, findings: Sequence[Finding], scenarios: int) -> None:
+        self.findings = tuple(findings)
+        groups: dict[tuple[str, str, tuple[str, ...]], list[Finding]] = {}
+        for finding in findings:
+            groups.setdefault((finding.node, finding.problem, finding.details), []).append(finding)
+        shown = [_show(group[0], group[1:]) for group in groups.values()]
+        what = "1 problem" if len(shown) == 1 else f"{len(shown)} problems"
+        text = [f"saga {saga} is not proven: {what} in {scenarios} scenarios"]
+        text += [
+            f"{number}. {block}".replace("\n", "\n   ") for number, block in enumerate(shown[:_MOST_SHOWN], start=1)
+        ]
+        if len(shown) > _MOST_SHOWN:
+            text.append(f"… and {len(shown) - _MOST_SHOWN} more; mend these first (all are in `findings`)")
+        super().__init__("\n\n".join(text))
+
+
+_MOST_SHOWN = 12
+
+
+class TooManyScenarios(ValueError):
+    """The saga is too large to be proven within the limit. Nothing was tried but a few undisturbed runs."""
