@@ -333,6 +333,17 @@ def test_a_saga_is_one_document_with_all_that_a_script_may_ask(type_: Type) -> N
     )
 
 
+def test_what_an_action_prints_does_not_get_into_a_document(type_: Type, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "from compensate import action, saga\nprint('imported')\n@action\ndef act(x: int) -> int:\n"
+        "    print('acting')\n    return x\n@saga\ndef loud(x: int) -> int:\n    return act(x)\n"
+    )
+    code, out, err = type_("run", "loud:loud", "--params", '{"x": 1}', "--json")
+    assert (code, json.loads(out)["output"]) == (0, 1)
+    assert err == "imported\nacting\n"
+    assert "acting" in type_("run", "loud:loud", "--params", '{"x": 1}')[1]
+
+
 def test_sagas_are_listed_by_status_and_name_page_after_page(type_: Type) -> None:
     for k in range(5):
         assert type_("run", "shop:reserving", "--params", '{"item": "x"}', "--id", f"r{k}")[0] == 0

@@ -96,8 +96,9 @@ def run(arguments: Sequence[str], name: str) -> int:
     # Before the command has read them: its options may be what is wrong.
     out = Output(as_json="--json" in arguments, debug="--debug" in arguments, name=name)
     try:
-        with _reports(out):
-            code = cli.main(list(arguments), prog_name=name, standalone_mode=False)
+        # What users' code prints must not get into a document.
+        with _reports(out), contextlib.redirect_stdout(sys.stderr if out.as_json else sys.stdout):
+            code = cli.main(list(arguments), prog_name=name, standalone_mode=False, obj=out)
         return int(code or 0)
     except click.exceptions.Exit as ended:
         return ended.exit_code

@@ -41,8 +41,7 @@ class Group(msgspec.Struct):
 @click.argument("spec", metavar="MODULE[:SAGA]")
 @app
 @common
-@click.pass_context
-def check(context: click.Context, common: Common, spec: str, apps: tuple[str, ...]) -> int:
+def check(common: Common, spec: str, apps: tuple[str, ...]) -> int:
     """Check saga definitions, and that stored sagas which have not ended could be gone on with by this code.
 
     Importing the module checks its sagas. If the store is there, each of its unfinished sagas is held against the
@@ -56,7 +55,6 @@ def check(context: click.Context, common: Common, spec: str, apps: tuple[str, ..
     found = [load_saga(spec)] if colon else sagas_of(load_module(module))
     if not found:
         raise CliError(f"module {module!r} has no saga; decorate a function with @saga")
-    del context
     groups: list[Group] | None = None
     if store_exists(common.store) or _asked_for_store():
         groups = asyncio.run(_stored(common, code))

@@ -23,10 +23,10 @@ class Common:
         command: Makes commands to type.
     """
 
-    def __init__(self, store: str, *, as_json: bool, debug: bool, name: str) -> None:
+    def __init__(self, store: str, out: Output) -> None:
         self.store = store
-        self.out = Output(as_json=as_json, debug=debug, name=name)
-        self.command = Command(name, store)
+        self.out = out
+        self.command = Command(out.name, store)
 
 
 def common(fn: Callable[..., int]) -> Callable[..., int]:
@@ -48,8 +48,10 @@ def common(fn: Callable[..., int]) -> Callable[..., int]:
     def wrapped(
         context: click.Context, /, *args: Any, store: str, as_json: bool, debug: bool, **kwargs: Any
     ) -> int:
-        name = str(context.find_root().info_name)
-        return fn(Common(store, as_json=as_json, debug=debug, name=name), *args, **kwargs)
+        out = context.find_object(Output)
+        assert out is not None
+        out.as_json, out.debug = as_json, debug
+        return fn(Common(store, out), *args, **kwargs)
 
     return wrapped
 

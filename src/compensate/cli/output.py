@@ -44,11 +44,13 @@ class Output:
         self.as_json = as_json
         self.debug = debug
         self.name = name
+        self._stdout = sys.stdout  # what users' code prints may be led elsewhere
         self.terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         encoding = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
         self.ascii = not encoding.startswith("utf")
+        # A terminal's is looked up at each use: a live tree puts what users' code prints above itself.
         self.console = _Console(
-            file=sys.stdout,
+            file=None if self.terminal else sys.stdout,
             highlight=False,
             markup=False,
             emoji=False,
@@ -73,7 +75,7 @@ class Output:
 
     def raw(self, text: str) -> None:
         """Write as it is."""
-        self._write(lambda: sys.stdout.write(text))
+        self._write(lambda: self._stdout.write(text))
 
     def document(self, data: Any) -> None:
         """Write the one JSON document of a command."""
@@ -89,12 +91,12 @@ class Output:
             return
         try:
             write()
-            sys.stdout.flush()
+            self._stdout.flush()
         except BrokenPipeError:
             # Nobody reads any more. A saga goes on all the same; whoever only prints looks at `closed`.
             self._closed = True
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())  # else the interpreter's last flush would fail
+            os.dup2(nowhere, self._stdout.fileno())  # else the interpreter's last flush would fail
             os.close(nowhere)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import click
 
@@ -99,7 +100,8 @@ async def interrupted(common: Common, session: Session, stopped: Interrupted, ap
             return code_of(progress)
         hint = resume_hint(progress, common.command, apps)
         if out.as_json:
-            typed = common.command("resume", progress.id, apps=apps)
+            kept = common.store != "memory://"
+            typed = common.command("resume", progress.id, apps=apps) if kept else None
             out.document({"id": progress.id, "status": progress.status, "interrupted": True, "resume": typed})
         out.hint(hint)
     if not session.watch.sagas:
@@ -206,22 +208,14 @@ async def _resume_all(common: Common, session: Session, code: Code) -> int:
             for record in await _unfinished(session):
                 try:
                     shown = await coordinator.get(record.id)
-                    why = _not_resumed(shown, code, common)
-                    if not why:
-                        session.watch.add(shown)
-                        await session.unless_stopped(coordinator.adopt(record.id))
-                        if coordinator.execution(record.id) is not None:
-                            unfinished.append(record.id)
-                            continue
-                        fresh = await coordinator.get(record.id)
-                        session.watch.add(fresh)
-                        if fresh.status not in s.ENDS:
-                            why = f"saga {record.id} is run by {fresh.record.owner}; it is left to that one"
+                    left = await _take_up(common, session, shown)
                 except StoreError as error:
-                    ends.append(codes.STORE)
-                    _tell_damage(common, record, error)
-                    continue
-                ends.append(_tell_left(common, record, why, shown))
+                    left = Left(str(error), codes.STORE)
+                    common.out.error(error)
+                if left is None:
+                    unfinished.append(record.id)
+                else:
+                    ends.append(_tell_left(common, record, left))
             if not unfinished and not ends:
                 common.out.hint(f"nothing to resume in {common.store}")
             ends += await session.unless_stopped(_all_of(session, unfinished))
@@ -268,19 +262,35 @@ async def _one_of_all(session: Session, saga_id: str) -> int:
     return codes.of_status(progress.status)
 
 
-def _tell_left(common: Common, record: SagaRecord, why: str, shown: Snapshot) -> int:
-    """Say why a saga was not gone on with."""
-    if common.out.as_json:
-        common.out.record({**documents.of_record(record), "resumed": not why, "because": why})
-    elif why:
-        common.out.hint(f"left alone: {why}")
-    if not why:
-        return codes.of_status(shown.status)
-    # Running elsewhere, or paused on purpose, is nothing to worry about.
-    return codes.OK if shown.record.paused or "is run by" in why else codes.REFUSED
+class Left(NamedTuple):
+    """Why a saga was left alone, and what that means for the exit code."""
+
+    why: str
+    code: int
 
 
-def _tell_damage(common: Common, record: SagaRecord, error: CompensateError) -> None:
+async def _take_up(common: Common, session: Session, shown: Snapshot) -> Left | None:
+    """Go on with one of many sagas; `None` if it runs here now."""
+    coordinator = session.coordinator
+    why = _not_resumed(shown, session.code, common)
+    if why:
+        # To be paused is no fault; to lack the code is.
+        return Left(why, codes.OK if shown.record.paused else codes.REFUSED)
+    session.watch.add(shown)
+    await session.unless_stopped(coordinator.adopt(shown.id))
+    if coordinator.execution(shown.id) is not None:
+        return None
+    fresh = await coordinator.get(shown.id)
+    session.watch.add(fresh)
+    if fresh.status in s.ENDS:
+        return Left("", codes.of_status(fresh.status))  # it had nothing left to do but to end
+    return Left(f"saga {shown.id} is run by {fresh.record.owner}; it is left to that one", codes.OK)
+
+
+def _tell_left(common: Common, record: SagaRecord, left: Left) -> int:
+    """Say what became of a saga that does not run here."""
     if common.out.as_json:
-        common.out.record({**documents.of_record(record), "resumed": False, "because": str(error)})
-    common.out.error(error)
+        common.out.record({**documents.of_record(record), "resumed": not left.why, "because": left.why})
+    elif left.why and left.code != codes.STORE:
+        common.out.hint(f"left alone: {left.why}")
+    return left.code
