@@ -22,7 +22,7 @@ from compensate.core import states as s
 from compensate.errors import SagaNotFound, Unavailable
 from compensate.render import Source, dot, mermaid, snapshot, svg, text
 from compensate.render.lines import clock_time, event_line
-from compensate.render.words import columns, plain
+from compensate.render.words import STATE_WORDS, columns, plain
 from compensate.runtime.runs import Snapshot
 from compensate.stores import Store, store_exists
 from compensate.stores.base import SagaRecord
@@ -185,7 +185,7 @@ def _failures(shown: Snapshot) -> list[tuple[str, Any]]:
 def _tell_owner(common: Common, shown: Snapshot) -> None:
     record, out = shown.record, common.out
     if record.status in s.ENDS:
-        out.line(f"ended {_short(record.updated_at)}; nobody runs it", "bright_black")
+        out.line(f"{STATE_WORDS[record.status]} since {_short(record.updated_at)}", "bright_black")
         return
     if record.owner is not None:
         out.line(
