@@ -1,7 +1,7 @@
 """Execution: drives one saga. It asks the machine, does what it says, and tells it what came of it.
 
 A lone node is awaited in place, since a task costs more than everything else
-together; several at once get a task each. Whatever the machine decided is made
+together; several at once are the crew's. Whatever the machine decided is made
 durable before it is carried out (S8), outcomes together with what they make
 ready (the commit rule). While a node runs in place, news from outside (a
 request, an alarm) is handled by a side step on the same machine.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, Final
 
 from compensate.codec import records as r
@@ -21,10 +20,19 @@ from compensate.core.commands import Ask, CancelAction, Command, RunAction, RunU
 from compensate.core.dag import ActionNode, SubsagaNode
 from compensate.core.events import Event
 from compensate.core.machine import Machine
-from compensate.errors import Conflict, CorruptLog, DeserializeFailed, Fenced, StoreError, Unavailable
+from compensate.errors import (
+    CompensateError,
+    Conflict,
+    CorruptLog,
+    DeserializeFailed,
+    Fenced,
+    StoreError,
+    Unavailable,
+)
 from compensate.runtime import stretch
 from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.calls import Caller
+from compensate.runtime.crew import Crew
 from compensate.runtime.setting import Setting
 from compensate.stores.base import NewSaga, StoredSaga
 
@@ -68,8 +76,8 @@ class Execution:
         self.setting = setting
         self.values = Values(machine)
         self.exceptions: dict[str, BaseException] = {}
-        self.running: dict[int, asyncio.Task[Any]] = {}
-        """Node to the task in which its action or undo runs, unless it runs in place."""
+        self.crew = Crew(self)
+        """Runs what does not run in place."""
         self.cancelled: set[int] = set()
         """Nodes whose action was cancelled because a rollback's grace was over."""
         self._new = new
@@ -86,6 +94,7 @@ class Execution:
     """How many threads go on behind actions or undos that timed out."""
     _commands: list[Command] | None = None
     _saving: asyncio.Future[None] | None = None
+    _lost: CompensateError | None = None
     _waiter: asyncio.Future[None] | None = None
     _alarm: asyncio.TimerHandle | None = None
     _side: asyncio.Task[None] | None = None
@@ -140,7 +149,7 @@ class Execution:
                             continue
                 else:
                     self._commands = None
-                if len(commands) == 1 and not self.running:
+                if len(commands) == 1 and not self.crew.running:
                     command = commands[0]
                     if isinstance(command, RunAction | RunUndo):
                         await self._run_in_place(command)
@@ -167,7 +176,7 @@ class Execution:
         self.place = command.node
         try:
             if not self.machine.calm or self.setting.inject:
-                await self._run(command)
+                await self.run(command)
             elif isinstance(command, RunAction):
                 await stretch.forward(self, command.node)
             else:
@@ -180,7 +189,8 @@ class Execution:
                 side, self._side = self._side, None
                 await side
 
-    def _run(self, command: RunAction | RunUndo) -> Coroutine[Any, Any, None]:
+    def run(self, command: RunAction | RunUndo) -> Coroutine[Any, Any, None]:
+        """Run an action or undo, and tell the machine what came of it."""
         if isinstance(command, RunAction):
             return self.caller.act(command.node, command.attempt)
         return self.caller.undo(command.node, command.attempt)
@@ -219,9 +229,7 @@ class Execution:
         again = False
         for command in commands:
             if isinstance(command, RunAction | RunUndo):
-                i = command.node
-                self.running[i] = task = asyncio.create_task(self._run(command))
-                task.add_done_callback(partial(self._landed, i))
+                self.crew.add(command)
             elif isinstance(command, Ask):
                 self._answer(command)
                 again = True
@@ -231,23 +239,23 @@ class Execution:
                 self._arm(command.at)
         return again
 
-    def _landed(self, i: int, task: asyncio.Task[None]) -> None:
-        if (
-            self.running.get(i) is task
-        ):  # else the driver has heard of its end before, and runs the node again
-            del self.running[i]
+    def landed(self) -> None:
+        """An action or undo of the crew's is over."""
         if self.setting.slots is not None:
             self.setting.slots.give()
-        if not task.cancelled() and task.exception() is not None:
-            self._broken = task.exception()
         self.wake()
 
+    def broken(self, error: BaseException) -> None:
+        """One of them raised what is no outcome."""
+        self._broken = error
+
     def _cancel(self, i: int) -> None:
-        task = self._driver if i == self.place else self.running.get(i)
-        if task is not None and i not in self.cancelled:
+        task = self._driver if i == self.place else self.crew.running.get(i)
+        if i not in self.cancelled and (task is not None or i in self.crew.running):
             self.cancelled.add(i)
             self.caller.expire(i)
-            task.cancel()
+            if task is not None:
+                task.cancel()
 
     def _answer(self, ask: Ask) -> None:
         now = self.setting.clock.now()
@@ -274,7 +282,10 @@ class Execution:
         if self.ended:
             return False
         if self.place >= 0:
-            if self._side is None and not self.stopping:
+            self._has_news = True
+            side = self._side
+            idle = side is None or (side.done() and not side.cancelled() and side.exception() is None)
+            if idle and not self.stopping:
                 self._side = asyncio.create_task(self._side_step())
         elif self._waiter is None:
             self._has_news = True
@@ -297,8 +308,10 @@ class Execution:
 
     async def _side_step(self) -> None:
         """While the driver awaits a node in place: decide, save, and run in tasks what has become ready."""
-        while self._carry_out(await self._decide()):
-            pass
+        while self._has_news:
+            self._has_news = False
+            while self._carry_out(await self._decide()):
+                pass
 
     def _arm(self, at: float) -> None:
         self._disarm()
@@ -330,6 +343,10 @@ class Execution:
             if self._new is not None:
                 raise
             return self.read_again(events, error)
+        except BaseException as error:
+            machine.unsaved = [*events, *machine.unsaved]  # an end that is not durable is no end
+            self._lose(error)
+            raise
         if done is not None:
             return self._until(done, events)
         self._new = None
@@ -347,7 +364,15 @@ class Execution:
         except (Conflict, Unavailable) as error:
             if self._new is not None:
                 raise
-            return await self.read_again(events, error)
+            try:
+                return await self.read_again(events, error)
+            except BaseException as worse:
+                self._lose(worse)
+                raise
+        except BaseException as error:
+            self.machine.unsaved = [*events, *self.machine.unsaved]
+            self._lose(error)
+            raise
         finally:
             self._saving.set_result(None)
             self._saving = None
@@ -358,15 +383,27 @@ class Execution:
             self._tell(events)
         return True
 
+    def _lose(self, error: BaseException) -> None:
+        """A write failed for good: nothing more is written here, whoever asks (S10)."""
+        if isinstance(error, CompensateError):
+            self._lost = error
+        else:
+            self._lost = Unavailable(f"saga {self.id}: a write was cut off ({type(error).__name__})")
+
     async def _save(self) -> bool:
         """Make what the machine decided durable.
 
         Returns:
             `False` if the log had to be read again; what was decided is void then, and the machine another.
         """
+        machine = self.machine
         while self._saving is not None:
             await self._saving
-        if not self.machine.unsaved:
+        if self._lost is not None:
+            raise self._lost
+        if self.machine is not machine:
+            return False
+        if not machine.unsaved:
             return True
         done = self.write()
         return done is None or await done
@@ -394,7 +431,7 @@ class Execution:
                     machine.record_again(event, now)
                 except CorruptLog:
                     continue  # it is in the log already
-        machine.interrupted(now, except_for={self.place, *self.running})
+        machine.interrupted(now, except_for={self.place, *self.crew.running})
         return False
 
     async def _load_patiently(self) -> StoredSaga:
@@ -481,15 +518,13 @@ class Execution:
 
     def abandon(self) -> None:
         """Cancel what still runs; it is in doubt, and the log says that it started."""
-        running = dict(self.running)
         if self.place >= 0 and self._driver is not None:
-            running[self.place] = self._driver
-        for i, task in running.items():
-            self.caller.expire(i)
-            task.cancel()
+            self.caller.expire(self.place)
+            self._driver.cancel()
+        self.crew.abandon()
 
     async def _stopped(self) -> s.SagaStatus | None:
-        while self.running:
+        while self.crew.running:
             await self._news()
         if self.machine.unsaved:
             await self._save()

@@ -87,6 +87,7 @@ class SagaExecutor(Generic[T]):
         self._execution: Execution | None = None
         self._stored: Machine | None = None
         self._straight: Straight | None = None
+        self._cut_off = False
 
     @classmethod
     async def from_stored(
@@ -150,26 +151,35 @@ class SagaExecutor(Generic[T]):
             SagaExists: The id is taken in the store.
             StoreError: The log could not be written.
         """
-        execution = self._execution
-        if execution is not None and execution.ended and execution.machine.status not in s.ENDS:
-            execution = self._execution = await self._go_on()  # an earlier call was cancelled
-        if execution is None:
-            if self._stored is not None:
-                execution = await self._go_on()
-            elif self._straight is None:
-                execution = await self._begin(args, kwargs)
-            self._execution = execution
+        try:
+            execution = await self._run(args, kwargs)
+        except BaseException:
+            self._cut_off = bool(self.events)  # the next call goes on from the log
+            raise
         if execution is None:
             assert self._straight is not None
             if self._straight.error is not None:
                 raise self._straight.error
             return self._decode(self._straight.outputs[-1])
-        if not execution.ended:
-            await execution.drive()
         machine = execution.machine
         if machine.status != s.COMPLETED:
             raise ending(machine, execution.exceptions)
         return self._decode(execution.values.output(machine.plan.end))
+
+    async def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
+        """Run to the end; `None` if that went the straight way."""
+        if self._cut_off:
+            self._execution = await self._go_on()
+            self._cut_off = False
+        if self._execution is None:
+            if self._stored is not None:
+                self._execution = await self._go_on()
+            elif self._straight is None:
+                self._execution = await self._begin(args, kwargs)
+        execution = self._execution
+        if execution is not None and not execution.ended:
+            await execution.drive()
+        return execution
 
     def _decode(self, data: bytes) -> T:
         saga = self.saga
@@ -231,6 +241,7 @@ class SagaExecutor(Generic[T]):
         stored = await self.store.claim_one(self.id, OWNER, now)
         if stored is None:
             raise IllegalRequest(f"saga {self.id}: a live coordinator owns it; ask that one")
+        self.events[:] = stored.events
         machine = self._fold(stored)
         if machine.status not in s.ENDS:
             machine.interrupted(now)

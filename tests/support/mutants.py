@@ -1,0 +1,218 @@
+"""The mutants: small defects, each against a line of the guarantee. `scripts/mutants` sees the tests find them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One defect: where, what, and which tests to ask first."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = ()
+
+
+CORE = "src/compensate/core/"
+RUNTIME = "src/compensate/runtime/"
+STORES = "src/compensate/stores/"
+MACHINE_TESTS = (
+    "tests/unit/test_machine_rollback.py",
+    "tests/unit/test_machine_stuck.py",
+    "tests/unit/test_machine_forward.py",
+    "tests/unit/test_machine_shapes.py",
+    "tests/unit/test_log.py",
+)
+STORE_TESTS = ("tests/conformance", "tests/unit/test_sqlite_store.py")
+SIMULATION = ("tests/simulation",)
+
+MUTANTS = (
+    Mutant(
+        "fencing off (memory)",
+        STORES + "memory.py",
+        "if saga.epoch != epoch or saga.last_seq != expected_seq:",
+        "if saga.last_seq != expected_seq:",
+        STORE_TESTS,
+    ),
+    Mutant(
+        "sequence unchecked",
+        STORES + "memory.py",
+        "if saga.epoch != epoch or saga.last_seq != expected_seq:",
+        "if saga.epoch != epoch:",
+        STORE_TESTS,
+    ),
+    Mutant(
+        "lease ignored",
+        STORES + "memory.py",
+        "return until is not None and now < until",
+        "return False",
+        STORE_TESTS,
+    ),
+    Mutant(
+        "start after rollback began",
+        CORE + "machine.py",
+        "if self.rollback is not None and i not in self._rerun:\n            return None",
+        "if False:\n            return None",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "skipped unknown",
+        CORE + "flow.py",
+        'return state == s.FAILED and undo == "unknown" and not cast(e.Failed, self.errors[i]).clean',
+        "return False",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "early end",
+        CORE + "machine.py",
+        "        if self._due or self._lingering:\n            return\n",
+        "",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "wrong undo order",
+        CORE + "flow.py",
+        "                if live[dep] or dep in self._lingering:\n                    continue\n",
+        "",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "undo order cut at undo-less nodes",
+        CORE + "flow.py",
+        "        for i in alive:\n            for dep in deps[i]:\n",
+        "        for i in alive:\n            if self.plan.kinds[i] == ACTION and not self.plan.undoable[i]:\n"
+        "                continue\n            for dep in deps[i]:\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "recomputed output",
+        RUNTIME + "calls.py",
+        "output = None if data is None else action.output.decode(data)",
+        "output = None if data is None else await self._act(i, attempt, bound)",
+        (),
+    ),
+    Mutant(
+        "blind retry of an append",
+        RUNTIME + "execution.py",
+        "            return self.read_again(events, error)\n        if done is not None:",
+        "            machine.unsaved = [*events, *machine.unsaved]\n            return self._save()\n        if done is not None:",
+        SIMULATION,
+    ),
+    Mutant(
+        "ignored append error",
+        RUNTIME + "execution.py",
+        "            return await self.read_again(events, error)\n        finally:",
+        "            return True\n        finally:",
+        SIMULATION,
+    ),
+    Mutant(
+        "forgotten rollback",
+        CORE + "machine.py",
+        '        self._record(e.SAGA_ROLLBACK, now, e.Rollback("request", who=who, why=why, grace_until=until))\n'
+        "        return True",
+        '        self._record(e.SAGA_ROLLBACK, now, e.Rollback("request", who=who, why=why, grace_until=until))\n'
+        "        self.unsaved.pop()\n        self.seq -= 1\n        return True",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "effect before start",
+        RUNTIME + "execution.py",
+        "                    if self.machine.unsaved:\n                        try:\n",
+        "                    if self.machine.unsaved and not commands:\n                        try:\n",
+        SIMULATION,
+    ),
+    Mutant(
+        "clean after in-doubt",
+        CORE + "machine.py",
+        "if i in self.doubted and not clean:",
+        "if False:",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "lost back-off count",
+        CORE + "machine.py",
+        "failures = self.failures.get(i, 0) + 1\n        retry = self.plan.action(i).retry\n",
+        "failures = 1\n        retry = self.plan.action(i).retry\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "lost back-off count of undos",
+        CORE + "machine.py",
+        "failures = self.undo_failures.get(i, 0) + 1\n",
+        "failures = 1\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "stuck that stops its siblings",
+        CORE + "machine.py",
+        "        ready = self._ready\n        while ready and room > 0:\n",
+        "        ready = self._ready\n        if self.rollback is not None and self._given_up:\n"
+        "            ready.clear()\n        while ready and room > 0:\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "resolve without record",
+        CORE + "machine.py",
+        "        self._record_node(kind, i, 0, now, data)\n",
+        "        self._record_node(kind, i, 0, now, data)\n        self.unsaved.pop()\n        self.seq -= 1\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "no effect unheard",
+        CORE + "log.py",
+        "        if data.clean:\n            self.doubted.discard(i)\n",
+        "",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "crash counted as a failure",
+        CORE + "log.py",
+        '        if data.reason == "crash":\n',
+        '        if data.reason == "crash" and self.failures.get(i, 0) > 99:\n',
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "pivot ignored",
+        CORE + "flow.py",
+        "        if self._pivots_done:\n            return False\n",
+        "",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "deadline ignored",
+        CORE + "machine.py",
+        "        if self._deadline() <= now:\n            self._late = True\n",
+        "        if self._deadline() <= now:\n            self._late = False\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "time-out taken for a failure",
+        RUNTIME + "calls.py",
+        '            machine.doubt(i, "timeout", now, error=info, kinds=kinds(error))\n',
+        "            machine.fail(i, info, now, kinds=kinds(error))\n",
+        (),
+    ),
+    Mutant(
+        "cancellation from outside taken for an outcome",
+        RUNTIME + "calls.py",
+        "        return task is None or not task.cancelling()\n",
+        "        return True\n",
+        (),
+    ),
+    Mutant(
+        "altered rows accepted",
+        "src/compensate/codec/records.py",
+        "        if computed != stored:\n",
+        "        if False:\n",
+        STORE_TESTS,
+    ),
+    Mutant(
+        "undo before its dependants landed",
+        CORE + "flow.py",
+        "                    if self.state[dep] in _EXECUTING:\n                        continue\n",
+        "",
+        MACHINE_TESTS,
+    ),
+)

@@ -1,0 +1,325 @@
+"""What an exception, a time limit or a cancellation means for a node: the table in `runtime.calls`, row by row."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from compensate import (
+    Coordinator,
+    Ctx,
+    NoEffect,
+    Permanent,
+    Retry,
+    RolledBack,
+    SagaExecutor,
+    Stuck,
+    Unknown,
+    action,
+    saga,
+)
+from compensate.core import events as e
+from compensate.core.events import Event
+from compensate.stores.memory import MemoryStore
+
+
+class Odd(BaseException):
+    """Neither an `Exception` nor anything that ends a program."""
+
+
+def _definition(error: BaseException, *, sync: bool, undo: bool) -> Any:
+    """A saga whose only action (or whose undo) raises `error`."""
+
+    def do_it(x: int) -> int:
+        if not undo:
+            raise error
+        return x
+
+    async def do_it_async(x: int) -> int:
+        return do_it(x)
+
+    def undo_it(x: int) -> None:
+        raise error
+
+    async def undo_it_async(x: int) -> None:
+        raise error
+
+    act: Any = action(do_it if sync else do_it_async, name="act")
+    if undo:
+        act.undo(retry=Retry(1))(undo_it if sync else undo_it_async)
+
+    @action
+    async def fail(x: int) -> int:
+        raise ValueError("turn back")
+
+    def whole(x: int) -> int:
+        return fail(act(x)) if undo else act(x)  # type: ignore[no-any-return]
+
+    return saga(whole, name="whole")
+
+
+async def _events(definition: Any) -> list[Event]:
+    executor: SagaExecutor[int] = SagaExecutor(definition, store=MemoryStore())
+    with pytest.raises((RolledBack, Stuck)):
+        await executor.execute(1)
+    return executor.events
+
+
+def _of(events: list[Event], node: str = "act") -> list[tuple[str, Any]]:
+    return [(event.type, event.data) for event in events if event.node == node]
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("error", "kind", "clean", "reason"),
+    [
+        (ValueError("no"), e.FAILED, False, None),
+        (TimeoutError("the other side's"), e.FAILED, False, None),
+        (Permanent("never"), e.FAILED, False, None),
+        (NoEffect("nothing"), e.FAILED, True, None),
+        (Unknown("perhaps"), e.IN_DOUBT, None, "unknown"),
+        (Odd("odd"), e.IN_DOUBT, None, "unknown"),
+        (asyncio.CancelledError(), e.IN_DOUBT, None, "cancelled"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+async def test_what_an_action_raises_says_what_became_of_it(
+    error: BaseException, kind: str, clean: bool | None, reason: str | None, sync: bool
+) -> None:
+    events = _of(await _events(_definition(error, sync=sync, undo=False)))
+    assert [kind_ for kind_, _ in events] == [e.STARTED, kind]
+    data = events[1][1]
+    if kind == e.FAILED:
+        assert data.clean is clean
+        assert data.error.type.endswith(type(error).__qualname__)
+    else:
+        assert data.reason == reason
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
+@pytest.mark.parametrize("error", [ValueError("no"), Permanent("never"), Unknown("?"), Odd("odd"), asyncio.CancelledError()])
+async def test_whatever_an_undo_raises_it_has_failed(error: BaseException, sync: bool) -> None:
+    events = _of(await _events(_definition(error, sync=sync, undo=True)))
+    assert [kind for kind, _ in events] == [e.STARTED, e.COMPLETED, e.UNDO_STARTED, e.UNDO_FAILED]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["KeyboardInterrupt", "SystemExit"])
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
+@pytest.mark.parametrize("undo", [False, True], ids=["do", "undo"])
+def test_what_ends_the_program_is_no_outcome(error: BaseException, sync: bool, undo: bool) -> None:
+    store = MemoryStore()
+    definition = _definition(error, sync=sync, undo=undo)
+    executor: SagaExecutor[int] = SagaExecutor(definition, store=store, saga_id="s")
+    with pytest.raises(type(error)):
+        asyncio.run(executor.execute(1))
+    kinds = [event.type for event in asyncio.run(store.load("s")).events if event.node == "act"]
+    assert kinds[-1] == (e.UNDO_STARTED if undo else e.STARTED)  # the log says that it started; recovery sees to it
+
+
+async def test_cancelling_the_wait_does_not_touch_the_saga() -> None:
+    go_on = asyncio.Event()
+
+    @action
+    async def wait(x: int) -> int:
+        await go_on.wait()
+        return x
+
+    @saga
+    def waiting(x: int) -> int:
+        return wait(x)
+
+    async with Coordinator("memory://", sagas=[waiting]) as c:
+        run = await c.start(waiting, 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run.result(), 0.01)
+        go_on.set()
+        assert await run.result() == 1
+        assert [event.type for event in (await c.get(run.id)).events].count(e.STARTED) == 1
+
+
+async def test_cancelling_the_executor_leaves_a_saga_that_goes_on() -> None:
+    calls: list[int] = []
+    go_on = asyncio.Event()
+
+    @action
+    async def wait(x: int) -> int:
+        calls.append(x)
+        await go_on.wait()
+        return x
+
+    @saga
+    def waiting(x: int) -> int:
+        return wait(x)
+
+    executor = SagaExecutor(waiting)
+    task = asyncio.create_task(executor.execute(1))
+    while not calls:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    assert await executor.execute() == 1
+    assert calls == [1, 1]
+    assert [kind for kind, _ in _of(executor.events, "wait")] == [e.STARTED, e.IN_DOUBT, e.STARTED, e.COMPLETED]
+
+
+async def test_a_coroutine_over_its_time_limit_is_cancelled_and_in_doubt() -> None:
+    seen: list[str] = []
+
+    @action(timeout=0.01)
+    async def slow(ctx: Ctx[None], x: int) -> int:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return x
+
+    @slow.undo(unknown=True)
+    async def undo(ctx: Ctx[None], x: int | None) -> None:
+        seen.append(f"undo {x} {ctx.do_key == ctx.key.replace('/undo', '/do')}")
+
+    @saga
+    def whole(x: int) -> int:
+        return slow(x)
+
+    executor = SagaExecutor(whole)
+    with pytest.raises(RolledBack) as caught:
+        await executor.execute(1)
+    assert "time limit of 0.01 s" in str(caught.value)
+    assert seen == ["cancelled", "undo None True"]
+    assert _of(executor.events, "slow")[1][1].reason == "timeout"
+
+
+async def test_nothing_is_undone_while_the_thread_of_a_timed_out_action_goes_on() -> None:
+    seen: list[str] = []
+    let_go = threading.Event()
+
+    @action
+    async def before(x: int) -> int:
+        return x
+
+    @before.undo
+    async def undo_before(x: int) -> None:
+        seen.append("undo before")
+
+    @action(timeout=0.05)
+    def slow(ctx: Ctx[None], x: int) -> int:
+        while not ctx.expired:
+            time.sleep(0.001)
+        seen.append("told")
+        let_go.wait()
+        seen.append("late effect")
+        return x
+
+    @slow.undo(unknown=True)
+    def undo_slow(x: int | None) -> None:
+        seen.append("undo slow")
+
+    @saga
+    def whole(x: int) -> int:
+        return slow(before(x))
+
+    executor = SagaExecutor(whole)
+    running = asyncio.create_task(executor.execute(1))
+    while "told" not in seen:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    assert seen == ["told"]
+    assert executor.execution_state()["slow"] == "in_doubt"
+    let_go.set()
+    with pytest.raises(RolledBack):
+        await running
+    assert seen == ["told", "late effect", "undo slow", "undo before"]
+
+
+async def test_what_ran_out_of_its_grace_is_cancelled_and_undone_in_doubt() -> None:
+    seen: list[str] = []
+    started = asyncio.Event()
+
+    @action
+    async def endless(x: int) -> int:
+        started.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return x
+
+    @endless.undo(unknown=True)
+    async def undo(x: int | None) -> None:
+        seen.append(f"undo {x}")
+
+    @saga
+    def whole(x: int) -> int:
+        return endless(x)
+
+    async with Coordinator("memory://", sagas=[whole]) as c:
+        run = await c.start(whole, 1)
+        await started.wait()
+        await c.rollback(run.id, reason="too slow", who="ann", grace=0.01)
+        with pytest.raises(RolledBack) as caught:
+            await run.result()
+        assert caught.value.reason == "too slow"
+        assert seen == ["cancelled", "undo None"]
+        events = (await c.get(run.id)).events
+        assert _of(events, "endless")[1][1].reason == "cancelled"
+        assert next(event.data for event in events if event.type == e.SAGA_ROLLBACK).who == "ann"  # type: ignore[union-attr]
+
+
+async def test_an_action_that_ignores_its_cancellation_and_returns_has_completed() -> None:
+    started = asyncio.Event()
+    undone: list[int] = []
+
+    @action
+    async def stubborn(x: int) -> int:
+        started.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            return x + 1
+        return x
+
+    @stubborn.undo
+    async def undo(x: int) -> None:
+        undone.append(x)
+
+    @saga
+    def whole(x: int) -> int:
+        return stubborn(x)
+
+    async with Coordinator("memory://", sagas=[whole]) as c:
+        run = await c.start(whole, 1)
+        await started.wait()
+        await c.rollback(run.id, grace=0.0)
+        with pytest.raises(RolledBack):
+            await run.result()
+        assert undone == [2]
+
+
+async def test_an_output_that_cannot_be_stored_leaves_the_node_in_doubt_and_is_undone() -> None:
+    undone: list[Any] = []
+
+    @action
+    async def wrong(x: int) -> int:
+        return "text"  # type: ignore[return-value]
+
+    @wrong.undo(unknown=True)
+    async def undo(x: int | None) -> None:
+        undone.append(x)
+
+    @saga
+    def whole(x: int) -> int:
+        return wrong(x)
+
+    executor = SagaExecutor(whole)
+    with pytest.raises(RolledBack):
+        await executor.execute(1)
+    assert _of(executor.events, "wrong")[1][1].reason == "unstorable"
+    assert undone == [None]
