@@ -62,7 +62,7 @@ def test_a_fan_out_expands_into_elements_of_the_copy_alone() -> None:
     own = plan.copy()
     within = own.expand(own.index["f"], 3)
     assert [own.names[i] for i in within] == ["f[0]", "f[1]", "f[2]"]
-    assert [own.position[i] for i in within] == [0, 1, 2]
+    assert {own.fan[i] for i in within} == {own.index["f"]}
     assert {"f[0]", "f[1]", "f[2]"} <= before(own, "end")
     assert before(own, "f[1]") == {"a", "k", "f"}
     assert len(plan.names) == len(plan.deps) == size

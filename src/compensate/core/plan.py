@@ -57,7 +57,7 @@ class Plan:
         deps: Indices that must complete before each node.
         dependants: The same edges the other way.
         scopes: The namespace in which each node's expressions are read. A subsaga's brackets belong to the outer one.
-        position: For an element of a fan-out its place in the list, else -1.
+        fan: For an element of a fan-out the end bracket of that, else -1.
         index: Path to index; a bracketed path leads to the end bracket.
         partner: End bracket to begin bracket and back.
         asks: Nodes that need an answer before they go on: `when`, or a fan-out's size.
@@ -81,7 +81,7 @@ class Plan:
         self.deps: list[list[int]] = []
         self.dependants: list[list[int]] = []
         self.scopes: list[Scope] = []
-        self.position: list[int] = []
+        self.fan: list[int] = []
         self.index: dict[str, int] = {}
         self.partner: dict[int, int] = {}
         self.asks: set[int] = set()
@@ -120,7 +120,7 @@ class Plan:
         self.deps.append([])
         self.dependants.append([])
         self.scopes.append(scope)
-        self.position.append(-1)
+        self.fan.append(-1)
         return i
 
     def _pair(self, begin: int, end: int) -> None:
@@ -215,7 +215,7 @@ class Plan:
             "kinds",
             "specs",
             "scopes",
-            "position",
+            "fan",
             "pivots",
             "missing",
             "undoable",
@@ -236,19 +236,26 @@ class Plan:
         scope = self.scopes[end]
         path = self.names[end]
         first = len(self.names)
-        for position in range(count):
-            i = self._add(element(path, position), ACTION, node, scope)
-            self.position[i] = position
-            self.index[self.names[i]] = i
-            self._edge(begin, i)
-            self._edge(i, end)
-            self.missing.append(1)
-            self.undoable.append(self.undoable[end])
-            self.successor.append(-1)
-            self.predecessor.append(-1)
+        elements = range(first, first + count)
+        names = [element(path, position) for position in range(count)]
+        self.names += names
+        self.index.update(zip(names, elements, strict=True))
+        self.kinds += [ACTION] * count
+        self.specs += [node] * count
+        self.scopes += [scope] * count
+        self.fan += [end] * count
+        # All of them share two lists: no edge of an element ever changes.
+        self.deps += [[begin]] * count
+        self.dependants += [[end]] * count
+        self.dependants[begin] += elements
+        self.deps[end] += elements
+        self.missing += [1] * count
+        self.undoable += [self.undoable[end]] * count
+        self.successor += [-1] * count
+        self.predecessor += [-1] * count
         self.missing[end] += count
-        self.elements[end] = range(first, first + count)
-        return self.elements[end]
+        self.elements[end] = elements
+        return elements
 
     # -- looking -----------------------------------------------------------
 

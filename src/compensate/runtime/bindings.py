@@ -83,11 +83,7 @@ class Bound:
             into = self.keyword if gap or name in action.keyword_only else self.positional
             into.append(Input(name, expr, codec.decode, source))
         self.plain = (
-            action.is_async
-            and not action.takes_ctx
-            and not self.keyword
-            and spec.timeout is None
-            and spec.each is None
+            action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None
         )
         """Whether the shortest way of calling it will do."""
         self.link: Input | None = None
@@ -171,8 +167,7 @@ class Bindings:
         """The binding of node `i`; an element of a fan-out shares that of its brackets."""
         bound = self.list[i] if i < len(self.list) else None
         if bound is None:
-            end = machine.plan.index[machine.plan.names[i].rpartition("[")[0]]
-            bound = self._bound[end]
+            bound = self._bound[machine.plan.fan[i]]
         return bound
 
 
@@ -208,11 +203,11 @@ class Values:
 
     def _element(self, i: int) -> bytes:
         plan = self.machine.plan
-        end = plan.index[plan.names[i].rpartition("[")[0]]
+        end = plan.fan[i]
         items = self._items.get(end)
         if items is None:
             items = self._items[end] = self.items(end)
-        return items[plan.position[i]]
+        return items[i - plan.elements[end].start]
 
     def items(self, end: int) -> list[bytes]:
         """The list over which a fan-out goes."""

@@ -84,6 +84,7 @@ class Host:
         try:
             await execution.begin()
         except BaseException as error:
+            execution.ended = True  # it may wait for room
             if self.live.get(saga_id) is execution:  # it may have been adopted meanwhile
                 del self.live[saga_id]
             if not isinstance(error, SagaExists):
@@ -161,7 +162,7 @@ class Host:
 
     async def _retire(self, old: Execution) -> None:
         """The saga was adopted elsewhere and has come back: end what still runs of it under the old epoch."""
-        ends: list[asyncio.Task[Any]] = list(old.running.values())
+        ends: list[asyncio.Task[Any]] = old.crew.tasks()
         driver = self.tasks.get(old.id)
         if driver is not None:
             ends.append(driver)

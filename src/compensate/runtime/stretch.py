@@ -92,4 +92,4 @@ async def backward(execution: Execution, i: int) -> None:
 
 def _never_called(execution: Execution) -> None:
     """The log had to be read again, and holds perhaps the start of a node that nobody has called."""
-    execution.machine.interrupted(execution.setting.clock.now(), except_for=execution.running)
+    execution.machine.interrupted(execution.setting.clock.now(), except_for=execution.crew.running)
