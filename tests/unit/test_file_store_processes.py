@@ -148,3 +148,46 @@ async def test_two_processes_write_to_one_folder_without_harm(tmp_path: Path) ->
         await owner.wait()
         assert (await store.load("mine")).record.last_seq == 401
         assert (await store.load("s0")).record.last_seq >= theirs
+
+
+FORKING = """
+import asyncio, os, signal, sys, time
+from compensate.stores.file import FileStore
+from compensate.testing.conformance.tools import NOW, done, new
+
+async def main():
+    store = FileStore(sys.argv[1])
+    await store.open()
+    await store.join("owner", NOW, 1e9)
+    await done(store.create(new("s"), "owner"))
+    assert store._lock.take()
+    if os.fork() == 0:
+        try:
+            await store.load("s")
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+        os.close(1)
+        time.sleep(60)
+        os._exit(0)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_child_of_a_fork_neither_uses_its_parents_store_nor_keeps_its_locks_alive(
+    tmp_path: Path,
+) -> None:
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path), stdout=PIPE, start_new_session=True
+    )
+    try:
+        said = await line(running)
+        assert said.startswith("Unavailable ")
+        assert "forked" in said
+        running.send_signal(signal.SIGKILL)
+        assert await running.wait() == -signal.SIGKILL
+        async with opened(tmp_path) as store:
+            assert ids(await store.claim("me", NOW, limit=9)) == ["s"]
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 TEMPORARY: Final = ".new-"
 """Begins the names of files that are not whole yet."""
@@ -87,6 +88,7 @@ class FolderLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        _LOCKS.add(self)
 
     def open(self) -> None:
         """Make ready.
@@ -103,7 +105,8 @@ class FolderLock:
         """Take it if nobody has it. Raises `OSError`."""
         from fcntl import LOCK_EX, LOCK_NB, flock
 
-        assert self._descriptor is not None
+        if self._descriptor is None:
+            raise OSError("it was opened in another process, from which this one was forked")
         try:
             flock(self._descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError:
@@ -114,11 +117,24 @@ class FolderLock:
         """Give it up."""
         from fcntl import LOCK_UN, flock
 
-        assert self._descriptor is not None
-        flock(self._descriptor, LOCK_UN)
+        if self._descriptor is not None:
+            flock(self._descriptor, LOCK_UN)
 
     def close(self) -> None:
         """Close its file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+_LOCKS: Final[WeakSet[FolderLock]] = WeakSet()
+
+
+def _forget() -> None:
+    """In the child of a fork: it must not keep its parent's locks alive. Closing does not unlock them."""
+    for lock in _LOCKS:
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
