@@ -132,6 +132,7 @@ class Coordinator(Generic[D]):
         self._stopped = asyncio.Event()
         self._signal = ""
         self._open = False
+        self._closing: asyncio.Task[None] | None = None
 
     def _learn(self, saga: Saga[..., Any]) -> None:
         for action in saga.actions.values():
@@ -166,10 +167,21 @@ class Coordinator(Generic[D]):
         await self.close()
 
     async def close(self) -> None:
-        """Start nothing more, wait up to `drain` seconds for what runs, release all sagas. Safe to call twice."""
-        if not self._open:
-            return
-        self._open = False
+        """Start nothing more, wait up to `drain` seconds for what runs, release all sagas. Safe to call twice.
+
+        Every call returns when all that is done, also if a signal has begun it: a process that left earlier would
+        take its sagas with it.
+        """
+        self._begin_to_close()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    def _begin_to_close(self) -> None:
+        if self._open:
+            self._open = False
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+
+    async def _close(self) -> None:
         await self._host.stop(self._drain)
         others = [*self._background, *self._requests.values()]
         for task in others:
@@ -198,7 +210,7 @@ class Coordinator(Generic[D]):
     def _on_signal(self, number: signal.Signals) -> None:
         if self._open:
             self._signal = number.name
-            self._closing = asyncio.get_running_loop().create_task(self.close())
+            self._begin_to_close()
 
     async def _keep_lease(self) -> None:
         while True:
