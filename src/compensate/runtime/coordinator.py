@@ -296,7 +296,7 @@ class Coordinator(Generic[D]):
             except SagaExists:
                 first = self.execution(saga_id)
                 if first is not None:  # its start may still be under way
-                    with contextlib.suppress(StoreError):
+                    with contextlib.suppress(StoreError, SagaExists):
                         await first.save()
                 with contextlib.suppress(SagaNotFound):  # it was, and came to nothing
                     return await self._start_again(saga, saga_id, params)

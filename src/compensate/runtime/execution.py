@@ -329,6 +329,8 @@ class Execution:
         """Write what is unsaved. `None`: it is durable; otherwise the awaitable says what `_save` returns."""
         if self._saving is not None:
             return self._save()
+        if self._lost is not None:
+            raise self._lost
         machine = self.machine
         events = machine.unsaved
         machine.unsaved = []
