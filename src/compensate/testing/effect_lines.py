@@ -49,6 +49,12 @@ class Effects:
                 known += [(call.done, call.events[-1].seq, call.actor)] if call.events else []
                 known += [(call.done, c.last_seq, call.actor) for c in call.claimed if c.saga == saga_id]
         self._known = sorted(known)
+        self._writers = {
+            (event.seq, event.epoch): call.actor
+            for call in calls
+            if call.saga == saga_id
+            for event in call.events
+        }
         self._durable = self._when_durable()
         self._of: dict[str, list[Effect]] = {}
         for effect in effects:
@@ -92,7 +98,8 @@ class Effects:
         return found
 
     def _who_ended(self, end: Event) -> str:
-        return next((actor for _, seq, actor in self._known if seq >= end.seq), "")
+        known = next((actor for _, seq, actor in self._known if seq >= end.seq), "")
+        return self._writers.get((end.seq, end.epoch), known)
 
     def _recorded_first(self, path: str, effect: Effect) -> None:
         kind = e.STARTED if effect.direction == "do" else e.UNDO_STARTED

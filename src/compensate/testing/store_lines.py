@@ -47,10 +47,10 @@ def careful(
     for failed in calls:
         if failed.call not in _WRITES or failed.saga != saga_id or failed.outcome in (OK, OPEN):
             continue
-        if _superseded(failed, saga_id, calls):
-            continue
         mine = [call for call in calls if call.actor == failed.actor and call.order > failed.done]
-        read = min((call.done for call in mine if _reads(call, saga_id)), default=None)
+        reads = [call for call in mine if _reads(call, saga_id)]
+        reads += [call for call in calls if call.actor == failed.actor and _claims_above(call, saga_id, failed.epoch)]
+        read = min((call.done for call in reads), default=None)
         for call in mine:
             if call.call == "append" and call.saga == saga_id and (read is None or call.order < read):
                 report.add(
@@ -65,14 +65,9 @@ def careful(
                 )
 
 
-def _superseded(failed: StoreCall, saga_id: str, calls: Iterable[StoreCall]) -> bool:
-    """Whether its coordinator had claimed the saga anew before: then what goes on was read with that claim."""
-    return any(
-        claim.saga == saga_id and claim.epoch > failed.epoch
-        for call in calls
-        if call.actor == failed.actor and call.outcome == OK and call.done < failed.done
-        for claim in call.claimed
-    )
+def _claims_above(call: StoreCall, saga_id: str, epoch: int) -> bool:
+    """Whether a call claimed the saga anew: whoever goes on under a higher epoch has read the log with that claim."""
+    return call.outcome == OK and any(c.saga == saga_id and c.epoch > epoch for c in call.claimed)
 
 
 def _reads(call: StoreCall, saga_id: str) -> bool:

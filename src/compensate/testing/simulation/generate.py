@@ -162,6 +162,9 @@ def _faults(rng: Random, coordinators: int, sagas: int, chaos: float) -> list[Fa
     def length() -> float:
         return rng.choice((rng.uniform(0.1, 1), rng.uniform(1, 12)))
 
+    if chance() < 0.05:
+        saga = rng.randrange(sagas)
+        faults.append(Fault("give_up", rng.randrange(coordinators), at=0.5, length=rng.uniform(0, 0.01), saga=saga))
     for kind in ("append_lost", "append_applied", "crash_before", "crash_after"):
         for _ in range(some(0.25, 3)):
             nth = rng.randint(1, rng.choice((6, 14, 40)))
@@ -176,8 +179,8 @@ def _faults(rng: Random, coordinators: int, sagas: int, chaos: float) -> list[Fa
         ("start_again", 0.2, 3),
         ("start_other", 0.05, 1),
         ("rollback", 0.25, 2),
-        ("pause_saga", 0.1, 1),
-        ("resume", 0.1, 2),
+        ("pause_saga", 0.12, 2),
+        ("resume", 0.12, 2),
         ("operate", 0.2, 4),
     ):
         for _ in range(some(chances, most)):

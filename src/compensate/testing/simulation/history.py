@@ -165,10 +165,12 @@ class Player:
             return
 
     def _report(self, what: str, error: BaseException) -> None:
+        self.tape.tell(self.loop.now, f"{what}: {type(error).__name__}: {error}")
         if not self.over and not isinstance(error, Fenced | Conflict | Unavailable):
             self.tape.troubles.append(f"runtime: {what}: {type(error).__name__}: {error}")
 
     def _crash(self, process: Process, fault: Fault) -> None:
+        self.tape.tell(self.loop.now, f"{process.name} crashes ({fault.kind})")
         process.crash()
         life = next(life for life in self.lives if life.process is process)
         life.ready = False
@@ -192,14 +194,26 @@ class Player:
             if fault.kind == "crash":
                 self._crash(process, fault)
             elif fault.kind == "pause":
+                self.tape.tell(self.loop.now, f"{process.name} falls asleep for {fault.length:.3f} s")
                 process.pause()
-                self.loop.outside(fault.length, process.wake)
+                self.loop.outside(fault.length, self._wake, process, coordinator)
             else:
                 life.ready = False
                 process.spawn(self._shut_down(life, process, coordinator, fault.length))
             return
         if process is not None and coordinator is not None and process.alive and life.ready:
             self._request(fault, process, coordinator)
+
+    def _wake(self, process: Process, coordinator: Coordinator[World]) -> None:
+        if not process.paused:
+            return
+        self.tape.tell(self.loop.now, f"{process.name} wakes up")
+        for saga_id in self.ids:
+            execution = coordinator.execution(saga_id)
+            saga = self.server.memory._sagas.get(saga_id)
+            if execution is not None and saga is not None and saga.epoch > execution.machine.epoch:
+                self.tape.fired["zombie"] += 1
+        process.wake()
 
     async def _shut_down(
         self, life: _Life, process: Process, coordinator: Coordinator[World], length: float
@@ -217,6 +231,9 @@ class Player:
         saga_id = self.ids[fault.saga]
         if fault.kind == "start":
             process.spawn(self._client_start(coordinator, saga_id, 1))
+        elif fault.kind == "give_up":
+            task = process.spawn(self._client_start(coordinator, saga_id, 1))
+            self.loop.outside(fault.length, self._give_up, process, task)
         elif fault.kind == "start_again":
             self.tape.fired["duplicate start"] += saga_id in self.server.length
             process.spawn(self._client_start(coordinator, saga_id, 1))
@@ -229,6 +246,12 @@ class Player:
                 process.spawn(self._operate(coordinator, saga_id))
             else:
                 process.spawn(self._ask(coordinator, saga_id, "pause" if fault.kind == "pause_saga" else fault.kind))
+
+    def _give_up(self, process: Process, task: asyncio.Task[Any]) -> None:
+        """A client does not wait for its start any longer."""
+        if not task.done() and process.alive:
+            self.tape.fired["start given up"] += 1
+            process.context.run(task.cancel)
 
     async def _client_start(self, coordinator: Coordinator[World], saga_id: str, number: int) -> None:
         while True:
@@ -306,6 +329,7 @@ class Player:
     def play(self) -> History:
         """Play the scenario to its end."""
         dags.enter(self.world)
+        self.tape.fired["clock skew"] += any(self.scenario.skews)
         for life in self.lives:
             self._start(life)
         for fault in self.scenario.faults:
@@ -337,9 +361,10 @@ class Player:
         for life in self.lives:
             if life.process is None or not life.process.alive:
                 self._start(life)
-            elif life.process.paused:
-                life.process.wake()
+            elif life.process.paused and life.coordinator is not None:
+                self._wake(life.process, life.coordinator)
         self._calm_since = self.loop.now
+        self.tape.tell(self.loop.now, "the quiet period begins")
         self.loop.outside(POLL, self._tend)
 
     def _tend(self) -> None:

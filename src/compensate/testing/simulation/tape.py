@@ -23,6 +23,7 @@ class Tape:
         calls: Calls of the store.
         fired: How often each fault fired.
         troubles: Violations that were seen at once.
+        told: What else happened, and after which record; for people.
     """
 
     def __init__(self) -> None:
@@ -31,11 +32,16 @@ class Tape:
         self.calls: list[StoreCall] = []
         self.fired: Counter[str] = Counter()
         self.troubles: list[str] = []
+        self.told: list[tuple[int, str]] = []
         self._order = 0
 
     def _next(self) -> int:
         self._order += 1
         return self._order
+
+    def tell(self, at: float, what: str) -> None:
+        """Note something for people."""
+        self.told.append((self._order, f"{at:.3f} {what}"))
 
     def acted(
         self, saga: str, node: str, direction: Direction, kind: Kind, attempt: int, value: object, actor: str, durable: int

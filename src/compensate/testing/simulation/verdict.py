@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from compensate.codec.records import decode_dag
+from compensate.core import events as e
+from compensate.core.events import Event
 from compensate.testing.checker import check, check_starts
 from compensate.testing.simulation.history import History
 
@@ -15,6 +17,7 @@ def violations(history: History) -> list[str]:
     found = list(tape.troubles)
     dag = decode_dag(history.saga.encoded)
     for saga_id, events in history.logs.items():
+        found += _while_paused(saga_id, events)
         found += [
             f"{violation} [{saga_id}]"
             for violation in check(
@@ -27,6 +30,18 @@ def violations(history: History) -> list[str]:
             )
         ]
     found += map(str, check_starts(history.acknowledged, history.logs))
+    return found
+
+
+def _while_paused(saga_id: str, events: list[Event]) -> list[str]:
+    """Nothing starts while a saga is paused."""
+    found: list[str] = []
+    paused = False
+    for event in events:
+        if event.type in (e.SAGA_PAUSED, e.SAGA_RESUMED):
+            paused = event.type == e.SAGA_PAUSED
+        elif paused and event.type in (e.STARTED, e.UNDO_STARTED):
+            found.append(f"pause: {event.node} started while the saga was paused (event {event.seq}) [{saga_id}]")
     return found
 
 

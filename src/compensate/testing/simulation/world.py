@@ -217,6 +217,8 @@ class World:
 
     def _arrive(self, call: Call, answer: asyncio.Future[Any] | None, back: float) -> None:
         self.under_way -= 1
+        if answer is None or answer.done():
+            self.tape.fired["late effect"] += 1
         outcome = self._outcome(call)
         if answer is not None:
             self.loop.outside(back, _reply, answer, outcome)
