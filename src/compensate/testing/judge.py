@@ -37,7 +37,7 @@ class Judge:
         point = "nothing goes wrong"
         findings = [
             Finding(node, point, f"its output does not survive the codec: {how}")
-            for node, how in first.stage.unfaithful
+            for node, how in dict.fromkeys(first.stage.unfaithful)
         ]
         if first.hung:
             return [*findings, self._hung("", point, first)]
@@ -200,7 +200,9 @@ class Judge:
             details.append(f"this part of the world is changed by {', '.join(self._described(m) for m in makers)}")
         if outcome is not None:
             details += _raised(outcome)
-        return Finding(node or _only(makers), point, problem, tuple(details))
+        # Who made what is left over is to be mended, wherever else the fault was; the point says where that was.
+        guilty = node if node in makers else _only(makers) or node
+        return Finding(guilty, point, problem, tuple(details))
 
     def _who_changed(self, changes: list[Change]) -> list[str]:
         """The nodes that were seen to change the same parts of the world."""

