@@ -144,9 +144,9 @@ class SagaError(CompensateError):
             DeserializeFailed: As `ActionFailed.convert`.
         """
         cause = self.__cause__
-        if isinstance(cause, kind):
-            return cause
-        return cause.convert(kind, make) if isinstance(cause, ActionFailed) else None
+        if isinstance(cause, ActionFailed) and (made := cause.convert(kind, make)) is not None:
+            return made
+        return cause if isinstance(cause, kind) else None
 
 
 class RolledBack(SagaError):
