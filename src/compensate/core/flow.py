@@ -153,6 +153,7 @@ class Flow:
         self._queued = bytearray(len(self.state))
         self._due.clear()
         self._timers.clear()
+        self._held.clear()
         self._given_up.clear()
         live = self._live = [0] * len(self.state)
         alive = [i for i, state in enumerate(self.state) if state != s.PENDING]

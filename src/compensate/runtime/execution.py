@@ -260,6 +260,8 @@ class Execution:
     def _answer(self, ask: Ask) -> None:
         now = self.setting.clock.now()
         machine = self.machine
+        if machine.rollback is not None or machine.question(ask.node) != ask.question:
+            return  # things have changed while this was being decided
         try:
             if ask.question == "when":
                 spec = machine.plan.specs[ask.node]
@@ -427,7 +429,7 @@ class Execution:
         )
         self.machine = self.values.machine = machine
         now = self.setting.clock.now()
-        for event in lost:
+        for event in [*lost, *old.unsaved]:  # the latter were told while it was being read
             if event.type in _FACTS or (event.type == e.SAGA_ROLLBACK and self._asked_for(event)):
                 try:
                     machine.record_again(event, now)

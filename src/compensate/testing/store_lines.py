@@ -47,6 +47,8 @@ def careful(
     for failed in calls:
         if failed.call not in _WRITES or failed.saga != saga_id or failed.outcome in (OK, OPEN):
             continue
+        if failed.call == "create" and _stored_before(failed, calls):
+            continue
         mine = [call for call in calls if call.actor == failed.actor and call.order > failed.done]
         reads = [call for call in mine if _reads(call, saga_id)]
         reads += [call for call in calls if call.actor == failed.actor and _claims_above(call, saga_id, failed.epoch)]
@@ -63,6 +65,15 @@ def careful(
                 report.add(
                     "S10", f"{effect.node} ran after {failed.outcome}, before the log was read", [], [effect]
                 )
+
+
+def _stored_before(failed: StoreCall, calls: Iterable[StoreCall]) -> bool:
+    """Whether its coordinator had stored the saga before: then this was a second start, and it was told so."""
+    return any(
+        call.call == "create" and call.saga == failed.saga and call.actor == failed.actor
+        for call in calls
+        if call.outcome == OK and call.done < failed.done
+    )
 
 
 def _claims_above(call: StoreCall, saga_id: str, epoch: int) -> bool:
