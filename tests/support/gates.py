@@ -29,7 +29,8 @@ class Stop(msgspec.Struct, frozen=True):
     Attributes:
         at: Labels of the points that count (`fnmatch`).
         hit: The how-manieth of them it is.
-        how: `hold`: announce it and wait to be killed. `kill`: SIGKILL itself. `error`: the system call fails.
+        how: `hold`: announce it and wait to be killed. `kill`: SIGKILL itself. `say`: announce it and go on.
+            `freeze`: SIGSTOP itself, and go on when it is continued. `error`: the system call fails.
             `limit`: no file may grow while this COMMIT runs (EFBIG). `full`: the database may not while this
             transaction runs (SQLITE_FULL).
         number: The error, for `error`.
@@ -39,7 +40,7 @@ class Stop(msgspec.Struct, frozen=True):
 
     at: str
     hit: int = 1
-    how: Literal["hold", "kill", "error", "limit", "full"] = "hold"
+    how: Literal["hold", "kill", "say", "freeze", "error", "limit", "full"] = "hold"
     number: int = errno.ENOSPC
     more: int = 0
     room: int = 0
@@ -72,6 +73,12 @@ class Gates:
         if stop.how in ("limit", "full") or not self.due(label):
             return
         self._tell(label)
+        if stop.how in ("say", "freeze"):
+            self.fired += 1
+            _REAL["write"](1, f"passes {label}\n".encode())
+            if stop.how == "freeze":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return
         if stop.how == "error" and self._hits <= stop.hit + stop.more:
             self.fired += 1
             raise OSError(stop.number, f"{os.strerror(stop.number)} (at {label})")

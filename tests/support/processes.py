@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -18,6 +20,7 @@ from compensate.codec.records import decode_dag
 from compensate.stores import open_store
 from compensate.stores.base import StoredSaga
 from compensate.testing.checker import check, check_ended
+from compensate.testing.recorder import Effect, StoreCall
 from tests.support.outside import Outside
 from tests.support.shapes import NOTES, UNDOABLE
 from tests.support.victim import GIVEN_UP, LOG, OUTSIDE, REPORT, WHERE, Order, Start, Told
@@ -186,15 +189,40 @@ def judge(folder: Path, url: str, starts: Iterable[Start], ends: dict[str, str])
             assert undone == done - NOTES.get(start.shape, frozenset()), (done, undone)
 
 
-def kill_and_wait(process: Process, number: int) -> None:
-    """Send the signal; the process must end by it."""
-    process.signal(number)
-    assert process.ended() == -number
+def kill(process: Process) -> None:
+    """End it with SIGKILL, from outside; it must end by that."""
+    process.signal(signal.SIGKILL)
+    assert process.ended() == -signal.SIGKILL
 
 
-def exists(pid: int) -> bool:
+def stopped(process: Process) -> None:
+    """Wait until it is stopped, by whomever."""
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for something that other processes bring about. Patient: it is no measure of time."""
+    for _ in range(6_000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"it never came to this: {what}")
+
+
+def calls(folder: Path, actor: str, call: str) -> list[StoreCall]:
+    """What one process asked of its store."""
+    outside = Outside(folder / OUTSIDE)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return [each for each in outside.calls() if each.actor == actor and each.call == call]
+    finally:
+        outside.close()
+
+
+def effects(folder: Path) -> list[Effect]:
+    """What user code did, in order."""
+    outside = Outside(folder / OUTSIDE)
+    try:
+        return outside.effects()
+    finally:
+        outside.close()

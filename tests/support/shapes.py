@@ -20,7 +20,7 @@ class Job:
         fail: Path of the node that fails.
         how: `clean`: it raises before its effect, and says so: after a crash a plain error would not clear the doubt
             (DESIGN, section 4). `plain`: it raises before its effect. `unknown`: after its effect, not knowing.
-        wait: Path of the node that waits for the file `Deps.go` to be there.
+        wait: Path of the node whose first attempt waits for the file `Deps.go` to be there.
         pause: Seconds that every action takes.
         size: Bytes that every output has at least.
     """
@@ -67,7 +67,8 @@ def _undo(ctx: Ctx[Deps], output: str | None) -> None:
 async def _wait(ctx: Ctx[Deps], job: Job) -> None:
     if job.pause:
         await asyncio.sleep(job.pause)
-    if job.wait == ctx.node:
+    if job.wait == ctx.node and ctx.attempt == 1:
+        await asyncio.sleep(0)
         ctx.deps.gates(f"waits {ctx.node}")
         while not ctx.deps.go.exists():  # noqa: ASYNC110  # another process makes it
             await asyncio.sleep(0.005)

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -109,20 +111,26 @@ class GatedStore(RecordingStore):
 
     def create(self, saga: NewSaga, owner: str) -> Done:
         self._gates("create begins")
-        done = super().create(saga, owner)
-        if done is None:
-            self._gates("create is durable")
-        return done
+        return self._then("create is durable", super().create(saga, owner))
 
     def append(
         self, saga_id: str, epoch: int, expected_seq: int, events: Any, status: SagaStatus
     ) -> Done:
         what = _what(events)
         self._gates(f"append begins {what}")
-        done = super().append(saga_id, epoch, expected_seq, events, status)
-        if done is None:
-            self._gates(f"append is durable {what}")
-        return done
+        return self._then(
+            f"append is durable {what}", super().append(saga_id, epoch, expected_seq, events, status)
+        )
+
+    def _then(self, label: str, done: Done) -> Done:
+        if done is not None:
+            return self._durable(label, done)
+        self._gates(label)
+        return None
+
+    async def _durable(self, label: str, done: Awaitable[None]) -> None:
+        await done
+        self._gates(label)
 
 
 def _what(events: list[Event]) -> str:
@@ -177,11 +185,13 @@ class Victim:
             stop_on=[signal.SIGTERM],
         )
         async with coordinator as c:
+            tell = asyncio.create_task(tell_when_it_stops(c))
             say("open")
             await asyncio.gather(*(self.run(c, start) for start in order.starts))
             if order.serve:
                 say("served")
                 await c.serve()
+        await tell
 
     async def run(self, c: Coordinator[Deps], start: Start) -> None:
         """Start a saga, or go on with it, and wait for its end. A start of unknown outcome is made again."""
@@ -210,6 +220,14 @@ async def end_of(run: Any) -> str:
     except Stuck:
         return "stuck"
     return "completed"
+
+
+async def tell_when_it_stops(c: Coordinator[Deps]) -> None:
+    with suppress(Stopped):
+        while True:
+            c.check_running("")
+            await asyncio.sleep(0.005)
+    say("stops")
 
 
 def say(text: str) -> None:
