@@ -102,17 +102,22 @@ class Host:
     # -- stored sagas ------------------------------------------------------
 
     async def adopt_all(self, claimed: Sequence[StoredSaga | Damaged]) -> None:
-        """Go on with sagas that were claimed. What is wrong with one is reported and holds up none of the others."""
-        for stored in claimed:
-            if isinstance(stored, Damaged):
-                self._report_damaged(stored.saga_id, stored.error)
-                continue
-            try:
-                await self.adopt(stored)
-            except (Fenced, Conflict, Unavailable) as error:
-                self.setting.report(f"saga {stored.record.id} could not be adopted; trying again", error)
-            except CompensateError as error:
-                self._report_damaged(stored.record.id, error)
+        """Go on with sagas that were claimed. What is wrong with one is reported and holds up none of the others.
+
+        They are adopted side by side, so that what they write first shares commits.
+        """
+        await asyncio.gather(*(self._adopt_or_report(stored) for stored in claimed))
+
+    async def _adopt_or_report(self, stored: StoredSaga | Damaged) -> None:
+        if isinstance(stored, Damaged):
+            self._report_damaged(stored.saga_id, stored.error)
+            return
+        try:
+            await self.adopt(stored)
+        except (Fenced, Conflict, Unavailable) as error:
+            self.setting.report(f"saga {stored.record.id} could not be adopted; trying again", error)
+        except CompensateError as error:
+            self._report_damaged(stored.record.id, error)
 
     def _report_damaged(self, saga_id: str, error: BaseException) -> None:
         self.damaged[saga_id] = error
