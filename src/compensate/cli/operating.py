@@ -18,7 +18,7 @@ from compensate.core import states as s
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run
 
-Request = Callable[[Coordinator[Any]], Coroutine[Any, Any, Run[Any]]]
+Request = Callable[[Coordinator], Coroutine[Any, Any, Run[Any]]]
 
 _wait = click.option(
     "--no-wait", is_flag=True, help="If another process runs the saga, do not wait for what it comes to."
@@ -95,7 +95,7 @@ def rollback(common: Common, saga_id: str, grace: float | None, reason: str, who
     Ends with 0 when it is rolled back. With --json: one document, as of 'show'.
     """
 
-    def request(coordinator: Coordinator[Any]) -> Coroutine[Any, Any, Run[Any]]:
+    def request(coordinator: Coordinator) -> Coroutine[Any, Any, Run[Any]]:
         return coordinator.rollback(saga_id, reason=reason, who=who, grace=grace)
 
     return _operate(common, saga_id, request, wanted=s.ROLLED_BACK, **more)
@@ -114,7 +114,7 @@ def retry(common: Common, saga_id: str, node: str, reason: str, who: str, **more
     Ends with the code of what the saga comes to. With --json: one document, as of 'show'.
     """
 
-    def request(coordinator: Coordinator[Any]) -> Coroutine[Any, Any, Run[Any]]:
+    def request(coordinator: Coordinator) -> Coroutine[Any, Any, Run[Any]]:
         return coordinator.retry(saga_id, node, reason=reason, who=who)
 
     return _operate(common, saga_id, request, node=node, **more)
@@ -133,7 +133,7 @@ def skip(common: Common, saga_id: str, node: str, reason: str, who: str, **more:
     Ends with the code of what the saga comes to. With --json: one document, as of 'show'.
     """
 
-    def request(coordinator: Coordinator[Any]) -> Coroutine[Any, Any, Run[Any]]:
+    def request(coordinator: Coordinator) -> Coroutine[Any, Any, Run[Any]]:
         return coordinator.skip(saga_id, node, reason=reason, who=who)
 
     return _operate(common, saga_id, request, node=node, **more)
@@ -157,7 +157,7 @@ def resolve(
     Ends with the code of what the saga comes to. With --json: one document, as of 'show'.
     """
 
-    def request(coordinator: Coordinator[Any]) -> Coroutine[Any, Any, Run[Any]]:
+    def request(coordinator: Coordinator) -> Coroutine[Any, Any, Run[Any]]:
         return coordinator.resolve(saga_id, node, output=output, reason=reason, who=who)
 
     return _operate(common, saga_id, request, node=node, **more)
@@ -202,7 +202,7 @@ def unpause(common: Common, saga_id: str, reason: str, who: str, **more: Any) ->
     Ends with the code of what the saga comes to. With --json: one document, as of 'show'.
     """
 
-    def request(coordinator: Coordinator[Any]) -> Coroutine[Any, Any, Run[Any]]:
+    def request(coordinator: Coordinator) -> Coroutine[Any, Any, Run[Any]]:
         return coordinator.resume(saga_id, reason=reason, who=who)
 
     return _operate(common, saga_id, request, **more)

@@ -96,10 +96,10 @@ class Session:
         self._drain = drain
         self._signal = asyncio.Event()
         self._code = 0
-        self._coordinator: Coordinator[Any] | None = None
+        self._coordinator: Coordinator | None = None
 
     @property
-    def coordinator(self) -> Coordinator[Any]:
+    def coordinator(self) -> Coordinator:
         """The coordinator; open inside `opened`."""
         assert self._coordinator is not None
         return self._coordinator

@@ -60,7 +60,7 @@ async def _next(events: Any) -> Event:
 class Connection:
     """A coordinator for code without an event loop. A context manager; made by `connect`."""
 
-    def __init__(self, coordinator: Coordinator[Any]) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="compensate", daemon=True)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
@@ -45,14 +45,13 @@ from compensate.stores.base import Answer, Page, Request, SagaRecord, Store, Ver
 
 P = ParamSpec("P")
 T = TypeVar("T")
-D = TypeVar("D")
 
 logger = logging.getLogger("compensate")
 
 _END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
 
 
-class Coordinator(Generic[D]):
+class Coordinator:
     """Runs sagas, many at once, each recorded in the store; adopts on entry what others left behind.
 
     Use it as an async context manager. On exit it drains: starts nothing more, waits up to `drain` seconds for what
@@ -82,7 +81,7 @@ class Coordinator(Generic[D]):
         self,
         store: str | Store,
         *,
-        deps: D | None = None,
+        deps: object = None,
         sagas: Iterable[Saga[..., Any]] = (),
         actions: Iterable[Action[..., Any]] = (),
         owner: str | None = None,
@@ -145,7 +144,7 @@ class Coordinator(Generic[D]):
 
     # -- life --------------------------------------------------------------
 
-    async def __aenter__(self) -> Coordinator[D]:
+    async def __aenter__(self) -> Self:
         """Open the store and go on with every saga that nobody alive owns."""
         await self.store.open()
         try:

@@ -202,7 +202,7 @@ class Run(Generic[T]):
 
     def __init__(
         self,
-        coordinator: Coordinator[Any],
+        coordinator: Coordinator,
         saga_id: str,
         saga: Saga[..., T] | None,
         execution: Execution | None = None,
