@@ -355,7 +355,7 @@ async def test_free_nodes_and_dependencies_run_in_their_order() -> None:
         .build()
     )
     assert dag.node("db").label == "The database"
-    executor = SagaExecutor(dag, registry)
+    executor: SagaExecutor[Any] = SagaExecutor(dag, registry)
     assert await executor.execute() == "a-db/a-cache"
     assert executor.execution_order() == ["cache", "db", "server"]
 
@@ -372,7 +372,7 @@ async def test_ready_made_actions_run_a_constant_and_an_error() -> None:
         .append(action_node("fail", failing))
         .build()
     )
-    executor = SagaExecutor(dag, registry)
+    executor: SagaExecutor[Any] = SagaExecutor(dag, registry)
     with pytest.raises(RolledBack) as caught:
         await executor.execute()
     assert isinstance(caught.value.__cause__, InjectedError)
