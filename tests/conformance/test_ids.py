@@ -13,11 +13,11 @@ import pytest
 from compensate.core.names import LONGEST, check_saga_id
 from compensate.errors import NameInvalid
 from compensate.stores.base import NewSaga, Store
-from compensate.stores.disk import Disk
 from compensate.stores.file import FileStore
 from compensate.stores.file_names import decode_id, encode_id
 from compensate.testing.conformance.tools import NOW, done, new
 from tests.conformance.places import PLACES
+from tests.support.disks import Hasty
 
 COUNT = 10_000
 
@@ -122,14 +122,6 @@ def odd_ids(seed: int) -> list[str]:
             except NameInvalid:
                 continue
     return list(found)[:COUNT]
-
-
-class Hasty(Disk):
-    """Waits for no disk: this test is about names."""
-
-    def sync(self, descriptor: int) -> None: ...
-
-    def sync_folder(self, folder: Path) -> None: ...
 
 
 def hasty(kind: str, folder: Path) -> Callable[[], Store]:

@@ -9,8 +9,16 @@ from pathlib import Path
 from compensate.stores.disk import Disk
 
 
-class Counting(Disk):
-    """Writes down each call, in order."""
+class Hasty(Disk):
+    """Waits for no disk: for tests about what stands in files, not about what survives."""
+
+    def sync(self, descriptor: int) -> None: ...
+
+    def sync_folder(self, folder: Path) -> None: ...
+
+
+class Counting(Hasty):
+    """Writes down each call, in order. Whether a sync reaches a real disk is no matter for that."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -177,7 +177,7 @@ def network(region: str, size: int) -> str:
 ACTIONS: list[compensate.Action[..., Any]] = [make_vpc, make_subnet, tag]
 
 
-def coordinator(store: str | Store = "memory://") -> Coordinator[None]:
+def coordinator(store: str | Store = "memory://") -> Coordinator:
     return Coordinator(store, sagas=[network], actions=ACTIONS)
 
 

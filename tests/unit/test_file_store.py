@@ -29,7 +29,7 @@ from compensate.stores.disk import Disk
 from compensate.stores.file import LAG, FileStore
 from compensate.stores.file_log import frame
 from compensate.testing.conformance.tools import LEASE, NOW, done, end, ids, new, saga_event, steps
-from tests.support.disks import Counting
+from tests.support.disks import Counting, Hasty
 
 
 @asynccontextmanager
@@ -161,7 +161,7 @@ async def test_a_last_line_torn_at_any_byte_is_dropped_and_cut_off_before_the_ne
     assert len(whole) - last > 100
     for cut in range(last, len(whole)):
         log.write_bytes(whole[:cut])
-        async with opened(tmp_path) as store:
+        async with opened(tmp_path, Hasty()) as store:
             assert (await store.load("s")).record.last_seq == 3, cut
             await done(store.append("s", 1, 3, steps(4), "running"))
         (tmp_path / "s.json").unlink()
@@ -202,6 +202,12 @@ async def test_a_last_line_with_blocks_that_never_reached_the_disk_is_dropped(tm
         await read(tmp_path)
 
 
+def alter(path: Path, at: int, byte: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([byte]))
+
+
 async def test_damage_at_any_byte_is_refused_with_file_and_line(tmp_path: Path) -> None:
     whole = await make(tmp_path)
     log = tmp_path / "s.log"
@@ -209,14 +215,15 @@ async def test_damage_at_any_byte_is_refused_with_file_and_line(tmp_path: Path) 
         for at in range(len(whole)):
             line = whole.count(b"\n", 0, at) + 1
             for altered in {whole[at] ^ 1, whole[at] ^ 0x20, 0x0A, 0x30} - {whole[at]}:
-                harmed = whole[:at] + bytes([altered]) + whole[at + 1 :]
-                log.write_bytes(harmed)
+                alter(log, at, altered)
                 with pytest.raises(CorruptLog) as refused:
                     await store.load("s")
                 assert f"{log}, line {line}:" in str(refused.value), (at, altered)
                 with pytest.raises(CorruptLog):
                     await done(store.append("s", 1, 5, steps(6), "running"))
-                assert log.read_bytes() == harmed
+                assert log.read_bytes() == whole[:at] + bytes([altered]) + whole[at + 1 :]
+                alter(log, at, whole[at])
+        assert (await store.load("s")).record.last_seq == 5
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
@@ -399,12 +406,12 @@ async def end_at(store: FileStore, seq: int) -> None:
 
 
 async def test_closing_leaves_every_document_as_its_log_says(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with opened(tmp_path, Hasty()) as store:
         for number in range(100):
             await done(store.create(new(f"s{number}"), "me"))
         for number in range(0, 100, 2):
             await end(store, f"s{number}", "completed")
-    async with opened(tmp_path) as store:
+    async with opened(tmp_path, Hasty()) as store:
         for number in range(100):
             stored = await store.load(f"s{number}")
             expected = document_of(stored.record.id, stored.record.name, stored.events).json()
@@ -449,3 +456,39 @@ async def test_a_refused_append_leaves_the_log_as_it_was(tmp_path: Path) -> None
         with pytest.raises(Conflict):
             await done(store.append("s", 1, 3, steps(4), "running"))
     assert (tmp_path / "s.log").read_bytes() == before
+
+
+# -- the folder's lock -----------------------------------------------------
+
+
+async def test_a_write_waits_for_the_lock_of_another_without_holding_up_the_loop(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store, opened(tmp_path) as other:
+        await done(store.create(new("s"), "me"))
+        assert other._lock.take()
+        waiting = store.append("s", 1, 1, steps(2), "running")
+        assert waiting is not None
+        await asyncio.sleep(0.02)
+        assert (tmp_path / "s.log").read_bytes().count(b"\n") == 2
+        other._lock.drop()
+        await waiting
+        assert (await other.load("s")).record.last_seq == 3
+
+
+async def test_a_lock_that_is_never_given_up_makes_the_store_unavailable_and_nothing_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compensate.stores.file._PAUSES", (0.001,) * 5)
+    before = await make(tmp_path)
+    async with opened(tmp_path) as store, opened(tmp_path) as other:
+        assert other._lock.take()
+        for call in (
+            store.append("s", 1, 5, steps(6), "running"),
+            store.load("s"),
+            store.claim("me", NOW, limit=1),
+        ):
+            assert call is not None
+            with pytest.raises(Unavailable, match="another process has kept the folder locked"):
+                await call
+        other._lock.drop()
+        assert (tmp_path / "s.log").read_bytes() == before
+        await done(store.append("s", 1, 5, steps(6), "running"))
