@@ -94,7 +94,8 @@ class Execution:
     """How many threads go on behind actions or undos that timed out."""
     _commands: list[Command] | None = None
     _saving: asyncio.Future[None] | None = None
-    _lost: CompensateError | None = None
+    lost: CompensateError | None = None
+    """Why nothing more is written here; what the machine holds beyond that is not in the log."""
     _waiter: asyncio.Future[None] | None = None
     _alarm: asyncio.TimerHandle | None = None
     _side: asyncio.Task[None] | None = None
@@ -331,8 +332,8 @@ class Execution:
         """Write what is unsaved. `None`: it is durable; otherwise the awaitable says what `_save` returns."""
         if self._saving is not None:
             return self._save()
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         machine = self.machine
         events = machine.unsaved
         machine.unsaved = []
@@ -390,9 +391,9 @@ class Execution:
     def _lose(self, error: BaseException) -> None:
         """A write failed for good: nothing more is written here, whoever asks (S10)."""
         if isinstance(error, CompensateError):
-            self._lost = error
+            self.lost = error
         else:
-            self._lost = Unavailable(f"saga {self.id}: a write was cut off ({type(error).__name__})")
+            self.lost = Unavailable(f"saga {self.id}: a write was cut off ({type(error).__name__})")
 
     async def _save(self) -> bool:
         """Make what the machine decided durable.
@@ -403,8 +404,8 @@ class Execution:
         machine = self.machine
         while self._saving is not None:
             await self._saving
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         if self.machine is not machine:
             return False
         if not machine.unsaved:

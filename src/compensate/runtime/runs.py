@@ -225,13 +225,16 @@ class Run(Generic[T]):
             Stuck: It needs an operator.
             Stopped: The coordinator was shut down first; the saga is resumable.
         """
-        execution = await self._ended()
-        if execution is not None:
-            fold: Fold = execution.machine
-            exceptions = execution.exceptions
-        else:
-            fold = (await self._coordinator.get(self.id)).fold
-            exceptions = {}
+        while True:
+            execution = await self._ended()
+            if execution is not None:
+                fold: Fold = execution.machine
+                exceptions = execution.exceptions
+            else:
+                fold = (await self._coordinator.get(self.id)).fold
+                exceptions = {}
+            if fold.status in s.ENDS:
+                break  # else it is being rolled back since
         if fold.status != s.COMPLETED:
             raise ending(fold, exceptions)
         data = Values(fold).output(fold.plan.end)
@@ -251,7 +254,7 @@ class Run(Generic[T]):
             if not execution.ended:
                 await execution.over()
             self._execution = None
-            if execution.machine.status in s.ENDS and not execution.machine.unsaved:
+            if execution.machine.status in s.ENDS and not execution.machine.unsaved and execution.lost is None:
                 return execution
             self._coordinator.check_running(self.id)
             self._coordinator.check_sound(self.id)
