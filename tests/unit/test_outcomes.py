@@ -48,7 +48,8 @@ def _definition(error: BaseException, *, sync: bool, undo: bool) -> Any:
     async def undo_it_async(x: int) -> None:
         raise error
 
-    act: Any = action(do_it if sync else do_it_async, name="act")
+    chosen: Any = do_it if sync else do_it_async
+    act: Any = action(name="act")(chosen)
     if undo:
         act.undo(retry=Retry(1))(undo_it if sync else undo_it_async)
 
@@ -57,9 +58,10 @@ def _definition(error: BaseException, *, sync: bool, undo: bool) -> Any:
         raise ValueError("turn back")
 
     def whole(x: int) -> int:
-        return fail(act(x)) if undo else act(x)  # type: ignore[no-any-return]
+        made: int = act(x)
+        return fail(made) if undo else made
 
-    return saga(whole, name="whole")
+    return saga(name="whole")(whole)
 
 
 async def _events(definition: Any) -> list[Event]:
@@ -101,13 +103,17 @@ async def test_what_an_action_raises_says_what_became_of_it(
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
-@pytest.mark.parametrize("error", [ValueError("no"), Permanent("never"), Unknown("?"), Odd("odd"), asyncio.CancelledError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), Permanent("never"), Unknown("?"), Odd("odd"), asyncio.CancelledError()]
+)
 async def test_whatever_an_undo_raises_it_has_failed(error: BaseException, sync: bool) -> None:
     events = _of(await _events(_definition(error, sync=sync, undo=True)))
     assert [kind for kind, _ in events] == [e.STARTED, e.COMPLETED, e.UNDO_STARTED, e.UNDO_FAILED]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["KeyboardInterrupt", "SystemExit"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(3)], ids=["KeyboardInterrupt", "SystemExit"]
+)
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
 @pytest.mark.parametrize("undo", [False, True], ids=["do", "undo"])
 def test_what_ends_the_program_is_no_outcome(error: BaseException, sync: bool, undo: bool) -> None:
@@ -117,7 +123,9 @@ def test_what_ends_the_program_is_no_outcome(error: BaseException, sync: bool, u
     with pytest.raises(type(error)):
         asyncio.run(executor.execute(1))
     kinds = [event.type for event in asyncio.run(store.load("s")).events if event.node == "act"]
-    assert kinds[-1] == (e.UNDO_STARTED if undo else e.STARTED)  # the log says that it started; recovery sees to it
+    assert kinds[-1] == (
+        e.UNDO_STARTED if undo else e.STARTED
+    )  # the log says that it started; recovery sees to it
 
 
 async def test_cancelling_the_wait_does_not_touch_the_saga() -> None:
@@ -143,11 +151,13 @@ async def test_cancelling_the_wait_does_not_touch_the_saga() -> None:
 
 async def test_cancelling_the_executor_leaves_a_saga_that_goes_on() -> None:
     calls: list[int] = []
+    called = asyncio.Event()
     go_on = asyncio.Event()
 
     @action
     async def wait(x: int) -> int:
         calls.append(x)
+        called.set()
         await go_on.wait()
         return x
 
@@ -157,15 +167,19 @@ async def test_cancelling_the_executor_leaves_a_saga_that_goes_on() -> None:
 
     executor = SagaExecutor(waiting)
     task = asyncio.create_task(executor.execute(1))
-    while not calls:
-        await asyncio.sleep(0)
+    await called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     go_on.set()
     assert await executor.execute() == 1
     assert calls == [1, 1]
-    assert [kind for kind, _ in _of(executor.events, "wait")] == [e.STARTED, e.IN_DOUBT, e.STARTED, e.COMPLETED]
+    assert [kind for kind, _ in _of(executor.events, "wait")] == [
+        e.STARTED,
+        e.IN_DOUBT,
+        e.STARTED,
+        e.COMPLETED,
+    ]
 
 
 async def test_a_coroutine_over_its_time_limit_is_cancelled_and_in_doubt() -> None:
@@ -198,6 +212,7 @@ async def test_a_coroutine_over_its_time_limit_is_cancelled_and_in_doubt() -> No
 
 async def test_nothing_is_undone_while_the_thread_of_a_timed_out_action_goes_on() -> None:
     seen: list[str] = []
+    told = threading.Event()
     let_go = threading.Event()
 
     @action
@@ -213,6 +228,7 @@ async def test_nothing_is_undone_while_the_thread_of_a_timed_out_action_goes_on(
         while not ctx.expired:
             time.sleep(0.001)
         seen.append("told")
+        told.set()
         let_go.wait()
         seen.append("late effect")
         return x
@@ -227,8 +243,7 @@ async def test_nothing_is_undone_while_the_thread_of_a_timed_out_action_goes_on(
 
     executor = SagaExecutor(whole)
     running = asyncio.create_task(executor.execute(1))
-    while "told" not in seen:
-        await asyncio.sleep(0.001)
+    await asyncio.to_thread(told.wait)
     await asyncio.sleep(0.05)
     assert seen == ["told"]
     assert executor.execution_state()["slow"] == "in_doubt"

@@ -56,7 +56,7 @@ def _make(outcomes: tuple[str, ...], undo_fails: int, undos: tuple[str, ...]) ->
         async def undo_unknown(x: int | None) -> None:
             HAPPENED.append(f"undo {k} {x}")
 
-        made: Any = action(act, name=f"step{k}", retry=Retry(2 if outcomes[k] == "retried" else 1, first=0.0))
+        made: Any = action(name=f"step{k}", retry=Retry(2 if outcomes[k] == "retried" else 1, first=0.0))(act)
         if undos[k] == "output":
             made.undo(undo)
         elif undos[k] == "unknown":
@@ -70,7 +70,7 @@ def _make(outcomes: tuple[str, ...], undo_fails: int, undos: tuple[str, ...]) ->
             x = one(x)
         return x
 
-    return saga(chain, name="chain")
+    return saga(name="chain")(chain)
 
 
 async def _log(definition: Any, monkey: bool) -> tuple[list[tuple[Any, ...]], list[str], str]:
@@ -93,10 +93,16 @@ async def _log(definition: Any, monkey: bool) -> tuple[list[tuple[Any, ...]], li
 
 
 def _bare(event: Event) -> tuple[Any, ...]:
-    data = event.data
+    data: Any = event.data
     error = getattr(data, "error", None)
     if error is not None:  # where an error was raised differs with who called
-        data = (type(data), error.type, error.message, getattr(data, "retry_at", None), getattr(data, "clean", None))
+        data = (
+            type(data),
+            error.type,
+            error.message,
+            getattr(data, "retry_at", None),
+            getattr(data, "clean", None),
+        )
     return event.seq, event.epoch, event.type, event.node, event.attempt, data
 
 

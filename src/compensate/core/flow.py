@@ -49,7 +49,7 @@ class Flow:
     created: e.Created | None = None
     rollback: e.Rollback | None = None
     stuck: e.SagaStuck | None = None
-    executing = 0
+    executing: int = 0
     _alarm = NEVER
     _to_cancel = NEVER
     _late = False

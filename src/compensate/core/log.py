@@ -7,7 +7,8 @@ what cannot be (S12).
 
 from __future__ import annotations
 
-from typing import Final, cast
+from collections.abc import Callable
+from typing import ClassVar, Final, cast
 
 from compensate.core import events as e
 from compensate.core import states as s
@@ -78,7 +79,7 @@ class Fold(Flow):
                 raise self._corrupt(event, "no node was given up")
 
     def _apply_node(self, i: int, event: Event) -> None:
-        handler = _HANDLERS.get(event.type)
+        handler = self._HANDLERS.get(event.type)
         if handler is None:
             raise self._corrupt(event, "no event of a node has that type")
         if self.status not in _OPEN and not (self.status == s.STUCK and event.type in s.UNSTICK):
@@ -284,7 +285,8 @@ class Fold(Flow):
             self._own_plan = True
         count = cast(e.Expanded, event.data).count
         self.plan.expand(i, count)
-        self.state.extend([s.PENDING] * count)
+        pending: list[s.NodeState] = [s.PENDING]
+        self.state.extend(pending * count)
         self.output.extend([None] * count)
         self.attempt.extend([0] * count)
         self._queued.extend(bytes(count))
@@ -327,6 +329,23 @@ class Fold(Flow):
             self.status = s.RUNNING if self.rollback is None else s.ROLLING_BACK
             self.stuck = None
 
+    _HANDLERS: ClassVar[dict[str, Callable[[Fold, int, Event], None]]] = {
+        e.STARTED: _on_started,
+        e.COMPLETED: _on_completed,
+        e.FAILED: _on_failed,
+        e.IN_DOUBT: _on_in_doubt,
+        e.UNDO_STARTED: _on_undo_started,
+        e.UNDONE: _on_undone,
+        e.UNDO_FAILED: _on_undo_failed,
+        e.BRANCH_TAKEN: _on_branch_taken,
+        e.BRANCH_SKIPPED: _on_branch_skipped,
+        e.EXPANDED: _on_expanded,
+        e.RETRIED: _on_retried,
+        e.SKIPPED: _on_let_go,
+        e.RESOLVED: _on_let_go,
+        e.SUPPLIED: _on_supplied,
+    }
+
 
 _ANSWERS: Final = frozenset({e.BRANCH_TAKEN, e.BRANCH_SKIPPED, e.EXPANDED})
 _STARTS: Final = frozenset({e.STARTED, e.UNDO_STARTED})
@@ -341,20 +360,3 @@ VERBS: Final = {
     e.SUPPLIED: "resolve with output",
 }
 """The operator's verb behind each of the events that record one."""
-
-_HANDLERS: Final = {
-    e.STARTED: Fold._on_started,
-    e.COMPLETED: Fold._on_completed,
-    e.FAILED: Fold._on_failed,
-    e.IN_DOUBT: Fold._on_in_doubt,
-    e.UNDO_STARTED: Fold._on_undo_started,
-    e.UNDONE: Fold._on_undone,
-    e.UNDO_FAILED: Fold._on_undo_failed,
-    e.BRANCH_TAKEN: Fold._on_branch_taken,
-    e.BRANCH_SKIPPED: Fold._on_branch_skipped,
-    e.EXPANDED: Fold._on_expanded,
-    e.RETRIED: Fold._on_retried,
-    e.SKIPPED: Fold._on_let_go,
-    e.RESOLVED: Fold._on_let_go,
-    e.SUPPLIED: Fold._on_supplied,
-}
