@@ -6,8 +6,8 @@ from time import perf_counter
 
 from benchmarks import floors
 from benchmarks.measure import Row, Sample, in_turn
-from benchmarks.sagas import do, effects, fan
-from compensate import SagaExecutor, open_store
+from benchmarks.sagas import do, do_later, effects, fan, fan_of_waiting
+from compensate import Saga, SagaExecutor, open_store
 
 SIZES = {100: 41, 10_000: 9, 100_000: 3}
 """How many actions, and in how many rounds."""
@@ -16,7 +16,7 @@ GROWTH = 2
 """How much more an action may cost in the largest fan-out than in the smallest; `gather` itself grows like that."""
 
 
-def ours(size: int) -> Sample:
+def ours(size: int, saga: Saga[[list[int]], list[int]]) -> Sample:
     """A fan-out as a saga, in a new store."""
     xs = list(range(size))
 
@@ -25,7 +25,7 @@ def ours(size: int) -> Sample:
         store = open_store("memory://")
         await store.open()
         began = perf_counter()
-        outputs = await SagaExecutor(fan, store=store).execute(xs)
+        outputs = await SagaExecutor(saga, store=store).execute(xs)
         took = perf_counter() - began
         assert len(effects) == size
         assert outputs[-1] == size
@@ -34,7 +34,7 @@ def ours(size: int) -> Sample:
     return once
 
 
-def floor(size: int) -> Sample:
+def floor(size: int, do: floors.Do) -> Sample:
     """The same without a saga."""
     xs = list(range(size))
 
@@ -53,20 +53,9 @@ async def rows(quick: bool) -> list[Row]:
     """The rows of this group."""
     found: list[Row] = []
     for size, rounds in {10: 2, 100: 2}.items() if quick else SIZES.items():
-        pair = await in_turn(ours(size), floor(size), rounds)
-        found.append(pair.row(f"fan-out over {size:,} in memory, an action", "µs", 2.5))
-    growth = min(row.best[0] for row in found[-1:] if row.best) / min(
-        row.best[0] for row in found[:1] if row.best
-    )
-    found.append(
-        Row(
-            "fan-out: what an action costs in the largest, over the smallest",
-            "×",
-            growth,
-            None,
-            growth,
-            f"≤ {GROWTH} ×",
-            growth <= GROWTH,
-        )
-    )
-    return found
+        for saga, action, what in ((fan, do, ""), (fan_of_waiting, do_later, " whose actions wait")):
+            pair = await in_turn(ours(size, saga), floor(size, action), rounds)
+            found.append(pair.row(f"fan-out over {size:,}{what}, in memory, an action", "µs", 2.5))
+    growth = (found[-2].best or (1.0,))[0] / (found[0].best or (1.0,))[0]
+    name = "fan-out: an action of the largest over one of the smallest"
+    return [*found, Row(name, "×", growth, None, growth, f"≤ {GROWTH} ×", growth <= GROWTH)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from compensate import action, fan_out, saga
 
 LENGTH = 10
@@ -13,6 +15,13 @@ effects: list[str] = []
 
 async def do(x: int) -> int:
     """The work of an action; the floors call it as it stands."""
+    effects.append(f"do {x}")
+    return x + 1
+
+
+async def do_later(x: int) -> int:
+    """The same, but it waits: the loop goes round once."""
+    await asyncio.sleep(0)
     effects.append(f"do {x}")
     return x + 1
 
@@ -34,6 +43,7 @@ BACK = [*FORWARD[1:], (refuse, undo)]
 step = action(do)
 step.undo(undo)
 fail = action(refuse)
+later = action(do_later)
 
 
 @saga
@@ -56,3 +66,9 @@ def broken(x: int) -> int:
 def fan(xs: list[int]) -> list[int]:
     """One action for each item."""
     return fan_out(step, xs)
+
+
+@saga
+def fan_of_waiting(xs: list[int]) -> list[int]:
+    """One action for each item, each of which waits."""
+    return fan_out(later, xs)

@@ -57,7 +57,7 @@ async def rows(quick: bool) -> list[Row]:
                 floor = sample(lambda folder=folder, back=back: bare(folder, back), sagas, 1e-3, back)
                 ours = sample(lambda kind=kind, saga=saga, url=url: kind(saga, url), sagas, 1e-3, back)
                 pair = await in_turn(ours, floor, rounds)
-            found.append(pair.row(f"{what}: `{memory.NAMES[kind]}`", "ms", 1.3))
+            found.append(pair.row(f"{what}: `{memory.NAMES[kind]}`", "ms", 1.3, disk=True))
         found += await counts(back)
     return found
 
@@ -185,7 +185,7 @@ async def at_once(quick: bool) -> list[Row]:
 
             pair = await in_turn(ours, floor, rounds)
         log.connection.close()
-    row = pair.row(f"{count} of them at once, SQLite, a saga: `Coordinator`", "µs", 2)
+    row = pair.row(f"{count} of them at once, SQLite, a saga: `Coordinator`", "µs", 2, disk=True)
     row.note = (
         f"{1e6 / row.ours:,.0f} sagas/s in about {sorted(commits)[len(commits) // 2]} commits; "
         f"the floor makes {1e6 / (row.floor or 1):,.0f} in {LENGTH + 1}."
