@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from compensate.authoring.actions import Action
@@ -102,6 +101,8 @@ def action_names(dag: Dag) -> tuple[str, ...]:
 
 
 def _unknown(what: str, name: str, known: dict[str, Any]) -> str:
+    from difflib import get_close_matches  # not at every import of the package
+
     near = get_close_matches(str(name), known, n=3)
     if near:
         hint = f"did you mean {' or '.join(repr(one) for one in near)}?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import PurePath
+from os.path import dirname
 from types import CodeType, FrameType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -13,8 +13,8 @@ from compensate.codec import TypeCodec, type_codec
 from compensate.codec.values import type_name
 from compensate.errors import DefinitionError
 
-_HERE = str(PurePath(__file__).parent)
-_LIBRARY = str(PurePath(inspect.__file__).parent)
+_HERE = dirname(__file__)  # noqa: PTH120 - pathlib would cost every import of the package 3 ms
+_LIBRARY = dirname(inspect.__file__)  # noqa: PTH120
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

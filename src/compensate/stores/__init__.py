@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from compensate.errors import NotFound, StoreUrlInvalid
@@ -69,6 +68,8 @@ def store_exists(url: str) -> bool:
     open_store(url)
     scheme, _, rest = url.partition("://")
     if scheme in ("sqlite", "file"):
+        from pathlib import Path  # not at every import of the package
+
         return Path(rest[1:]).exists()
     return scheme != "memory"
 
