@@ -9,16 +9,24 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from compensate import CompensateError, Coordinator, RolledBack, Stopped, Stuck
-from compensate.runtime.runs import Run, Snapshot
-from compensate.stores import Store, open_store
+from compensate import (
+    CompensateError,
+    Coordinator,
+    RolledBack,
+    Run,
+    Snapshot,
+    Stopped,
+    Store,
+    Stuck,
+    reading,
+    store_exists,
+)
 from compensate.stores.base import SagaRecord
 from examples.aws_infrastructure.aws import Aws, Site, account_of
 from examples.aws_infrastructure.progress import line_of
@@ -94,8 +102,16 @@ def spec_of(options: argparse.Namespace) -> NetworkSpec:
 # ------------------------------------------------------------------------------------------ attempts
 
 
+async def known_attempts(url: str, name: str) -> list[SagaRecord]:
+    """The attempts at one network, oldest first."""
+    if not store_exists(url):
+        return []
+    async with reading(url) as store:
+        return (await attempts(store)).get(name, [])
+
+
 async def attempts(store: Store) -> dict[str, list[SagaRecord]]:
-    """The attempts at each network, oldest first. Read from the store: a coordinator would also go on with them.
+    """The attempts at each network, oldest first.
 
     A deploy that was rolled back can be deployed again under its name, and each attempt is a saga of its own: `prod`,
     `prod.2`, `prod.3`. So no idempotency key is ever used for two things: EC2 remembers a ClientToken, and would
@@ -126,8 +142,7 @@ def _number(saga_id: str) -> int:
 
 async def deploy(url: str, options: argparse.Namespace) -> int:
     name: str = options.saga_id
-    async with reading(url) as store:
-        known = (await attempts(store)).get(name, [])
+    known = await known_attempts(url, name)
     last = known[-1] if known else None
     if last is None or last.status == "rolled_back":
         number = _number(last.id) + 1 if last else 1
@@ -141,14 +156,13 @@ async def deploy(url: str, options: argparse.Namespace) -> int:
     )
     print(f"{name}: {going_on}", flush=True)
     async with coordinator(url, options) as c:
-        return await follow(c.attach(last.id), name, after=last.last_seq)
+        return await follow(await c.adopt(last.id), name, after=last.last_seq)
 
 
 async def destroy(url: str, options: argparse.Namespace) -> int:
     name: str = options.saga_id
-    async with reading(url) as store:
-        known = (await attempts(store)).get(name)
-    if known is None:
+    known = await known_attempts(url, name)
+    if not known:
         print(f"{name}: there is no such network; `list` shows those that are", file=sys.stderr)
         return FAILED
     last = known[-1]
@@ -159,18 +173,20 @@ async def destroy(url: str, options: argparse.Namespace) -> int:
     async with coordinator(url, options) as c:
         if last.status in ("running", "completed"):
             await c.rollback(last.id, reason="destroy")
-        code = await follow(c.attach(last.id), name, after=last.last_seq)
+        code = await follow(await c.adopt(last.id), name, after=last.last_seq)
     return OK if code == ROLLED_BACK else code
 
 
 async def show(url: str, _options: argparse.Namespace) -> int:
     rows = [("ID", "STATUS", "ATTEMPT", "REGION", "VPC", "SINCE")]
-    async with reading(url) as store:
-        for name, records in sorted((await attempts(store)).items()):
-            saga = Snapshot(await store.load(records[-1].id))
-            region = saga.params()["spec"]["site"]["region"]
-            since = datetime.fromtimestamp(saga.record.updated_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            rows.append((name, saga.status, str(_number(saga.id)), region, vpc_of(saga), since))
+    if store_exists(url):
+        async with reading(url) as store:
+            for name, records in sorted((await attempts(store)).items()):
+                saga = Snapshot(await store.load(records[-1].id))
+                region = saga.params()["spec"]["site"]["region"]
+                since = datetime.fromtimestamp(saga.record.updated_at).astimezone()
+                when = since.strftime("%Y-%m-%d %H:%M:%S")
+                rows.append((name, saga.status, str(_number(saga.id)), region, vpc_of(saga), when))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -203,29 +219,14 @@ async def follow(run: Run[Network], name: str, after: int = 0) -> int:
 
 
 def store_url(options: argparse.Namespace) -> str:
-    if options.store:
-        return str(options.store)
-    folder: Path = options.state_dir
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return f"sqlite:///{folder / 'sagas.db'}"
+    return str(options.store or f"file:///{options.state_dir}")
 
 
-@asynccontextmanager
-async def reading(url: str) -> AsyncGenerator[Store]:
-    """The store alone, to look into it."""
-    store = open_store(url)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def coordinator(url: str, options: argparse.Namespace) -> Coordinator[Aws]:
-    # The deps need neither region nor endpoint: each saga carries its own. So unfinished ones of other regions, which
-    # a coordinator goes on with when it starts, are in good hands here.
+def coordinator(url: str, options: argparse.Namespace) -> Coordinator:
+    # It came for one network: the others are left to those who ordered them.
     stop = [signal.SIGTERM, signal.SIGINT]
-    return Coordinator(url, deps=Aws(pause=options.pause), sagas=[network], stop_on=stop)
+    deps = Aws(pause=options.pause)
+    return Coordinator(url, deps=deps, sagas=[network], recover=False, stop_on=stop)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,8 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = {"deploy": deploy, "destroy": destroy, "list": show}[options.command]
     try:
         return asyncio.run(command(store_url(options), options))
-    except Stopped:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+    except Stopped as error:
+        print(f"stopped by {error.signal}; the same command goes on from here", file=sys.stderr)
     except (CompensateError, ClientError, BotoCoreError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return FAILED

@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 from botocore import exceptions as boto
 
-from compensate import Coordinator, RolledBack, render
+from compensate import Coordinator, RolledBack, Run, Snapshot, reading, render
 from compensate.core import events as e
 from compensate.core.dag import dependencies
 from compensate.core.events import Event
-from compensate.runtime.runs import Run, Snapshot
-from compensate.stores import open_store
 from examples.aws_infrastructure.aws import KINDS, SAGA_TAG, Aws, Kind, Site, account_of, tagged
 from examples.aws_infrastructure.moto_server import environment, moto_server
 from examples.aws_infrastructure.progress import BOLD, DIM, GREEN, RED, line_of, paint
@@ -128,7 +126,7 @@ async def print_steps(run: Run[Network]) -> None:
             print(line, flush=True)
 
 
-async def build(c: Coordinator[Aws], ec2: EC2Client, site: Site) -> Network:
+async def build(c: Coordinator, ec2: EC2Client, site: Site) -> Network:
     heading(2, "A saga builds a network")
     say("What stands under one number may run at the same time:")
     for line in picture(network.dag)[1:]:
@@ -143,7 +141,7 @@ async def build(c: Coordinator[Aws], ec2: EC2Client, site: Site) -> Network:
     return built
 
 
-async def fail(c: Coordinator[Aws], ec2: EC2Client, site: Site, built: Network) -> None:
+async def fail(c: Coordinator, ec2: EC2Client, site: Site, built: Network) -> None:
     heading(3, "Another one fails at its last step, and is undone")
     say("Order matters: the API refuses to take parts of the network above away while others hang on them.")
     calls: dict[str, Callable[[], object]] = {
@@ -256,12 +254,8 @@ def wait_until(true: Callable[[], bool], child: subprocess.Popen[bytes]) -> None
 
 async def stored(url: str, saga_id: str) -> Snapshot:
     """A saga as it stands in the store; nobody runs it on."""
-    store = open_store(url)
-    await store.open()
-    try:
+    async with reading(url) as store:
         return Snapshot(await store.load(saga_id))
-    finally:
-        await store.close()
 
 
 def draw(store: str, folder: Path) -> None:

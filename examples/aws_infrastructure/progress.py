@@ -8,6 +8,7 @@ import sys
 
 from compensate.core import events as e
 from compensate.core.events import Event
+from compensate.render.lines import said
 
 GREEN, RED, YELLOW, BOLD, DIM = "32", "31", "33", "1", "2"
 END = {e.SAGA_COMPLETED: GREEN, e.SAGA_ROLLED_BACK: YELLOW, e.SAGA_STUCK: RED}
@@ -27,7 +28,7 @@ def line_of(event: Event) -> str | None:
         return _line("do", GREEN, event.node, _short(data.output))
     if isinstance(data, e.Failed | e.InDoubt | e.UndoFailed):
         # A crash leaves no error behind.
-        error = f"{data.error.type.rpartition('.')[2]}: {data.error.message}" if data.error else ""
+        error = said(data.error)
         again = "; to be tried again" if data.retry_at is not None else ""
         if isinstance(data, e.InDoubt):
             return _line("in doubt", YELLOW, event.node, f"{error or data.reason}{again}")

@@ -1,7 +1,8 @@
-"""deploy, list and destroy of the AWS example: real processes, a real SQLite file, a real moto server."""
+"""deploy, list and destroy of the AWS example: real processes, real files, a real moto server."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -113,6 +114,12 @@ def test_a_network_is_deployed_listed_and_destroyed(cli: Cli, ec2: EC2Client) ->
     assert out.splitlines()[0] == "plain: deploying to eu-west-1, attempt 1"
     assert out.splitlines()[-1] == "plain: deployed"
     assert cli.list() == [["plain", "completed", "1", REGION]]
+    document = json.loads((cli.state / "plain.json").read_text(encoding="utf-8"))
+    assert (document["saga_id"], document["status"], len(document["completed_actions"])) == (
+        "plain",
+        "completed",
+        12,
+    )
 
     code, out, _ = cli.destroy("plain")
     assert code == 0
@@ -199,10 +206,38 @@ def test_a_deploy_told_to_stop_says_so_and_is_gone_on_with(cli: Cli, ec2: EC2Cli
     wait_until(lambda: "vpc" in counted(ec2, "stopped"), child)
     child.terminate()
     _, err = child.communicate()
-    assert (child.returncode, err) == (1, "stopped; the same command goes on from here\n")
+    assert (child.returncode, err) == (1, "stopped by SIGTERM; the same command goes on from here\n")
     assert cli.list() == [["stopped", "running", "1", REGION]]
     assert cli.deploy("stopped")[0] == 0
     assert counted(ec2, "stopped") == WHOLE
+
+
+def test_a_deploy_of_one_network_leaves_the_others_alone(cli: Cli, ec2: EC2Client) -> None:
+    child = cli.start(cli.deploy_command("left", "--pause", "2"))
+    wait_until(lambda: "vpc" in counted(ec2, "left"), child)
+    kill(child)
+    before = counted(ec2, "left")
+    assert cli.deploy("other")[0] == 0
+    assert counted(ec2, "other") == WHOLE
+    assert counted(ec2, "left") == before
+    assert cli.list() == [["left", "running", "1", REGION], ["other", "completed", "1", REGION]]
+
+
+def test_a_deploy_waits_for_the_process_that_runs_it_and_goes_on_when_that_is_killed(
+    cli: Cli, ec2: EC2Client
+) -> None:
+    first = cli.start(cli.deploy_command("passed-on", "--pause", "3"))
+    wait_until(lambda: "vpc" in counted(ec2, "passed-on"), first)
+    second = cli.start(cli.deploy_command("passed-on"))
+    assert second.stdout is not None
+    assert second.stdout.readline() == "passed-on: going on with it, as it was ordered\n"
+    assert second.stdout.readline().split()[:2] == ["do", "create_vpc"]  # it follows what the first one does
+    kill(first)
+    assert counted(ec2, "passed-on") != WHOLE
+    out, err = second.communicate()
+    assert second.returncode == 0, err
+    assert out.endswith("passed-on: deployed\n")
+    assert counted(ec2, "passed-on") == WHOLE
 
 
 def test_two_processes_that_deploy_one_id_at_once_build_one_network(cli: Cli, ec2: EC2Client) -> None:
