@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compensate import Ctx, Retry, Saga, action, saga
+from compensate import Ctx, Saga, action, saga
 from compensate.testing.proof import prove_saga
 from compensate.testing.report import Finding, SagaNotProven
 

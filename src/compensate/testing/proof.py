@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from compensate.authoring import Saga
 from compensate.core import events as e
-from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.plan import ACTION, Plan
 from compensate.core.policy import qualified

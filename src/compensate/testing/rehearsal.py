@@ -263,7 +263,7 @@ class _Performance:
         """What one process does: recover, start the saga (again), and see it to its end."""
         scene, rehearsal = self._scene, self._rehearsal
         first = len(self._lives) == 1
-        coordinator: Coordinator[Any] = Coordinator(
+        coordinator: Coordinator = Coordinator(
             self._store,
             deps=await rehearsal.deps(self._given),
             sagas=[self._saga],
@@ -298,14 +298,14 @@ class _Performance:
             self._outcome.stage.unfaithful.append(("", f"the saga's result cannot be read: {error}"))
         return s.COMPLETED
 
-    async def _roll_back(self, coordinator: Coordinator[Any]) -> None:
+    async def _roll_back(self, coordinator: Coordinator) -> None:
         try:
             await coordinator.rollback(SAGA_ID, reason="the proof asks for it", who="prove_saga")
         except IllegalRequest:
             pass  # its pivot has completed meanwhile; the judge looks
         await self._end(coordinator.attach(SAGA_ID))
 
-    async def _decide(self, coordinator: Coordinator[Any]) -> None:
+    async def _decide(self, coordinator: Coordinator) -> None:
         """If the saga is stuck: note it, lift the faults, and be the operator who says `retry`."""
         snapshot = await coordinator.get(SAGA_ID)
         outcome = self._outcome

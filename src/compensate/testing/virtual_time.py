@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
+from heapq import heappush
 from typing import Any, Final
 
 EPOCH: Final = 1_700_000_000.0
 """The wall clock when virtual time begins."""
 
-PATIENCE: Final = 0.25
+PATIENCE: Final = 2.0
 """Real seconds for which the loop stands still for a thread, so that runs repeat exactly; then it goes on beside it."""
 
 
@@ -86,9 +87,9 @@ class VirtualTime:
             del inside.time
             del inside.run_in_executor
             inside._scheduled, virtual_timers = real_timers, inside._scheduled
-            for handle in virtual_timers:
-                handle._scheduled = False
-                handle.cancel()  # nobody turns the time any more that they wait for
+            for handle in virtual_timers:  # what outlives the block goes on in real time
+                handle._when += loop.time() - self.elapsed
+                heappush(real_timers, handle)
             self.close()
 
     def close(self) -> None:
