@@ -8,7 +8,7 @@ The ordinary run takes an even choice of the points; `--deep` takes all.
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ import pytest
 from tests.support.gates import Stop
 from tests.support.processes import Nursery, judge, log_of, told, url_of, where
 from tests.support.shapes import BACK, FORWARD, SAGAS
-from tests.support.victim import GIVEN_UP, OUTSIDE, Order, Start
+from tests.support.victim import GIVEN_UP, Order, Start
 
 pytestmark = [pytest.mark.slow, pytest.mark.time_limit(3_600)]
 
@@ -100,7 +100,7 @@ def test_a_process_that_ends_at_any_point_is_succeeded_by_one_that_ends_the_saga
     kind: str,
     shape: str,
     way: str,
-    record_property: pytest.RecordProperty,
+    record_property: Callable[[str, object], None],
 ) -> None:
     case = Case(nursery, tmp_path, kind, shape, way)
     whole = case.begin()
@@ -117,8 +117,7 @@ def test_a_process_that_ends_at_any_point_is_succeeded_by_one_that_ends_the_saga
         assert case.live(folder, "two") == 0
         case.judge(folder)
     assert ended == set(chosen), f"not ended at {sorted(set(chosen) - ended)} of {len(points)}"
-    record_property("crash points", f"{len(ended)} of {len(points)}")
-    print(f"{kind} {shape} {way}: ended at {len(ended)} of {len(points)} points")
+    record_property("crash points", [len(ended), len(points)])
 
 
 @pytest.mark.parametrize(("kind", "shape", "way"), CASES)
@@ -129,18 +128,21 @@ def test_a_recovery_that_ends_at_any_point_is_itself_recovered_from(
     kind: str,
     shape: str,
     way: str,
-    record_property: pytest.RecordProperty,
+    record_property: Callable[[str, object], None],
 ) -> None:
     case = Case(nursery, tmp_path, kind, shape, way)
     first = case.points(case.begin(), "one")
     shift = CASES.index((kind, shape, way))
     # After the same commit a recovery finds the same; so one crash for each, in the middle of the next.
-    commits = [number for number, label in enumerate(first, 1) if "before COMMIT" in label or "within" in label]
-    ended = tried = 0
+    commits = [
+        number for number, label in enumerate(first, 1) if "before COMMIT" in label or "within" in label
+    ]
+    ended = tried = possible = 0
     for turn, hit in enumerate(commits if deep else evenly(commits, 2, shift)):
         counting = case.begin()
         assert case.live(counting, "one", Stop(POINTS, hit, "kill")) == -9
         again = case.points(counting, "two")
+        possible += len(again)
         case.judge(counting)
         chosen = evenly(range(1, len(again) + 1), len(again) // 3 if deep else 2, shift + turn)
         for second in chosen:
@@ -151,8 +153,7 @@ def test_a_recovery_that_ends_at_any_point_is_itself_recovered_from(
             assert case.live(folder, "three") == 0
             case.judge(folder)
     assert ended == tried > 0
-    record_property("crash points of recoveries", ended)
-    print(f"{kind} {shape} {way}: recoveries ended at {ended} points")
+    record_property("crash points of recoveries", [ended, possible])
 
 
 # -- disks that fail -------------------------------------------------------
@@ -227,4 +228,3 @@ def test_an_sqlite_store_gets_over_a_database_that_is_full(
         fired += told(folder).fired
         case.judge(folder)
     assert fired
-    assert (folder / OUTSIDE).exists()

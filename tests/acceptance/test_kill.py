@@ -59,14 +59,32 @@ KILLS = (
     Kill("during do, before the effect", "chain", "forward", "do begins b", ("b", "do", "begin")),
     Kill("during do, after the effect", "chain", "forward", "do ends c", ("c", "do", "effect")),
     Kill("between do and record", "chain", "forward", "append begins completed:c*", ("c", "do", "returned")),
-    Kill("between the last do and the end", "chain", "forward", "append begins completed:d*", ("d", "do", "returned")),
+    Kill(
+        "between the last do and the end",
+        "chain",
+        "forward",
+        "append begins completed:d*",
+        ("d", "do", "returned"),
+    ),
     Kill("after the end", "chain", "forward", "append is durable completed:d*", ("d", "do", "returned")),
     Kill("before the failure is recorded", "chain", "back", "append begins failed:d*", ("d", "do", "raised")),
-    Kill("after the rollback is recorded", "chain", "back", "append is durable failed:d*", ("d", "do", "raised")),
+    Kill(
+        "after the rollback is recorded",
+        "chain",
+        "back",
+        "append is durable failed:d*",
+        ("d", "do", "raised"),
+    ),
     Kill("during undo, before its effect", "chain", "back", "undo begins c", ("c", "undo", "begin")),
     Kill("during undo, after its effect", "chain", "back", "undo ends b", ("b", "undo", "effect")),
     Kill("between undo and record", "chain", "back", "append begins undone:c*", ("c", "undo", "returned")),
-    Kill("between the last undo and the end", "chain", "back", "append begins undone:a*", ("a", "undo", "returned")),
+    Kill(
+        "between the last undo and the end",
+        "chain",
+        "back",
+        "append begins undone:a*",
+        ("a", "undo", "returned"),
+    ),
     Kill("in one of two branches", "diamond", "forward", "do ends c", None),
     Kill("in the failing one of two branches", "diamond", "back", "append begins failed:c*", None),
     Kill("while two branches are undone", "diamond", "back", "undo ends b", None),
@@ -76,8 +94,16 @@ KILLS = (
     Kill("in an element of a fan-out", "fan", "forward", "do ends each?1?", None),
     Kill("while a fan-out is undone", "fan", "back", "undo ends each?1?", None),
     Kill("in a node without undo", "mixed", "forward", "do ends n", ("n", "do", "effect")),
-    Kill("before a retry is recorded", "mixed", "forward", "append begins failed:f*", ("n", "do", "returned")),
-    Kill("after a retry is recorded", "mixed", "forward", "append is durable failed:f*", ("n", "do", "returned")),
+    Kill(
+        "before a retry is recorded", "mixed", "forward", "append begins failed:f*", ("n", "do", "returned")
+    ),
+    Kill(
+        "after a retry is recorded",
+        "mixed",
+        "forward",
+        "append is durable failed:f*",
+        ("n", "do", "returned"),
+    ),
     Kill("in a node whose outcome is unknown", "mixed", "back", "do ends h", ("h", "do", "effect")),
     Kill("in the undo of an unknown outcome", "mixed", "back", "undo begins h", ("h", "undo", "begin")),
     Kill("behind a node without undo", "mixed", "back", "undo ends f", ("f", "undo", "effect")),
@@ -222,7 +248,9 @@ def test_a_completed_saga_that_is_rolled_back_on_request_survives_a_kill(tmp_pat
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goes_on(tmp_path: Path, kind: str) -> None:
+def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goes_on(
+    tmp_path: Path, kind: str
+) -> None:
     scene = Scene(tmp_path, kind, Start("chain", "s", Job(wait="c")))
     waits = Stop("waits c", how="say")
     with (
@@ -255,7 +283,9 @@ def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goes_on(t
     judge(tmp_path, scene.url, scene.starts, {"s": "completed"})
 
 
-@pytest.mark.parametrize(("kind", "at"), [("sqlite", "store before COMMIT"), ("file", "store before fdatasync .log")])
+@pytest.mark.parametrize(
+    ("kind", "at"), [("sqlite", "store before COMMIT"), ("file", "store before fdatasync .log")]
+)
 def test_a_process_that_is_stopped_in_the_middle_of_an_append_holds_up_its_heir_and_nothing_is_lost(
     tmp_path: Path, kind: str, at: str
 ) -> None:
@@ -283,7 +313,9 @@ def test_a_process_that_is_stopped_in_the_middle_of_an_append_holds_up_its_heir_
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_sigterm_lets_running_actions_land_starts_no_more_and_leaves_sagas_resumable(tmp_path: Path, kind: str) -> None:
+def test_sigterm_lets_running_actions_land_starts_no_more_and_leaves_sagas_resumable(
+    tmp_path: Path, kind: str
+) -> None:
     scene = Scene(tmp_path, kind, Start("chain", "s", Job(wait="c")))
     waits = Stop("waits c", how="say")
     with Process(scene.order("one", waits)) as process:
@@ -302,7 +334,9 @@ def test_sigterm_lets_running_actions_land_starts_no_more_and_leaves_sagas_resum
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_sigterm_cancels_what_does_not_end_within_the_drain_and_it_is_in_doubt(tmp_path: Path, kind: str) -> None:
+def test_sigterm_cancels_what_does_not_end_within_the_drain_and_it_is_in_doubt(
+    tmp_path: Path, kind: str
+) -> None:
     scene = Scene(tmp_path, kind, Start("chain", "s", Job(wait="c")))
     waits = Stop("waits c", how="say")
     with Process(scene.order("one", waits, drain=0.05)) as process:
@@ -353,7 +387,9 @@ def test_of_200_sagas_killed_in_flight_all_end_after_a_restart_but_the_one_that_
         )
         process.signal(signal.SIGTERM)
         assert process.ended() == 0
-    report = [line for line in log_of(tmp_path).splitlines() if f"saga {altered} cannot be gone on with" in line]
+    report = [
+        line for line in log_of(tmp_path).splitlines() if f"saga {altered} cannot be gone on with" in line
+    ]
     assert len(report) == 1
     assert "altered after it was written" in report[0]
     with pytest.raises(CorruptLog, match=altered):

@@ -108,71 +108,79 @@ class Gates:
 _READS = ("SELECT", "PRAGMA")
 
 
+class _Cursor(sqlite3.Cursor):
+    """Passes a point before and after each statement that may write."""
+
+    connection: _Connection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> _Cursor:
+        if self.connection.reading or sql.lstrip().startswith(_READS):
+            super().execute(sql, parameters)
+            return self
+        gates = self.connection.gates
+        gates(f"store before {_word(sql)}")
+        stop = gates.stop
+        if stop is None or stop.how not in ("limit", "full") or not gates.due(f"store {_word(sql)}"):
+            super().execute(sql, parameters)
+        elif stop.how == "limit":
+            self._without_room(sql, stop.room)
+        else:
+            super().execute(sql, parameters)
+            super().execute("PRAGMA max_page_count = 1")  # as small as may be: what there is
+        gates(f"store after {_word(sql)}")
+        return self
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> _Cursor:
+        gates = self.connection.gates
+        gates(f"store before {_word(sql)}")
+        try:
+            super().executemany(sql, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                gates.fired += 1
+                super().execute("PRAGMA max_page_count = 1073741823")  # there is room again
+            raise
+        gates(f"store after {_word(sql)}")
+        return self
+
+    def _without_room(self, sql: str, room: int) -> None:
+        with _no_growth(self.connection.wal, room):
+            try:
+                super().execute(sql)
+            except sqlite3.Error:
+                self.connection.gates.fired += 1
+                raise
+
+
+class _Connection(sqlite3.Connection):
+    gates: Gates
+    wal: Path
+    reading = False
+
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        if sql == "PRAGMA query_only = ON":
+            self.reading = True
+        return self.cursor().execute(sql, parameters)
+
+
 def gate_sqlite(gates: Gates, path: str) -> None:
     """Make every statement that writes to the database at `path` a point before and a point after it."""
     connect: Callable[..., sqlite3.Connection] = sqlite3.connect
-
-    def word(statement: str) -> str:
-        return " ".join(statement.split()[:3])
-
-    class Cursor(sqlite3.Cursor):
-        def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
-            if self.connection.reading or sql.lstrip().startswith(_READS):  # type: ignore[attr-defined]
-                super().execute(sql, parameters)
-                return self
-            gates(f"store before {word(sql)}")
-            self.run(sql, parameters)
-            gates(f"store after {word(sql)}")
-            return self
-
-        def run(self, sql: str, parameters: Any) -> None:
-            how = "" if gates.stop is None else gates.stop.how
-            if how not in ("limit", "full") or not gates.due(f"store {word(sql)}"):
-                super().execute(sql, parameters)
-            elif how == "limit":
-                with _no_growth(Path(f"{path}-wal"), gates.stop.room if gates.stop else 0):
-                    try:
-                        super().execute(sql, parameters)
-                    except sqlite3.Error:
-                        gates.fired += 1
-                        raise
-            else:
-                super().execute(sql, parameters)
-                super().execute("PRAGMA max_page_count = 1")  # as small as may be: what there is
-
-        def ended(self, error: sqlite3.Error) -> None:
-            """A database that is full in one transaction has room again in the next."""
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                gates.fired += 1
-                super().execute("PRAGMA max_page_count = 1073741823")
-
-        def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
-            gates(f"store before {word(sql)}")
-            try:
-                super().executemany(sql, parameters)
-            except sqlite3.Error as error:
-                self.ended(error)
-                raise
-            gates(f"store after {word(sql)}")
-            return self
-
-    class Connection(sqlite3.Connection):
-        reading = False
-
-        def cursor(self, factory: Any = Cursor) -> Any:
-            return super().cursor(factory)
-
-        def execute(self, sql: str, parameters: Any = (), /) -> Any:
-            if sql == "PRAGMA query_only = ON":
-                self.reading = True
-            return self.cursor().execute(sql, parameters)
+    factory = type("Gated", (_Connection,), {"gates": gates, "wal": Path(f"{path}-wal")})
 
     def gated(database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
         if os.fspath(database) == path:
-            kwargs["factory"] = Connection
+            kwargs["factory"] = factory
         return connect(database, *args, **kwargs)
 
-    sqlite3.connect = gated
+    setattr(sqlite3, "connect", gated)  # noqa: B010  # the checkers know its overloads
+
+
+def _word(statement: str) -> str:
+    return " ".join(statement.split()[:3])
 
 
 @contextmanager
@@ -199,16 +207,12 @@ def gate_files(gates: Gates) -> None:
     """
     for name in _CALLS:
         setattr(os, name, _gated(gates, name, getattr(os, name)))
-    gated_open, real_open = None, os.open
+    real_open, gated_open = os.open, _gated(gates, "create", os.open)
 
     def open_(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-        if not flags & os.O_CREAT or Path(path).exists():
-            return real_open(path, flags, *args, **kwargs)
-        made = gated_open
-        assert made is not None
-        return int(made(path, flags, *args, **kwargs))
+        made = flags & os.O_CREAT and not Path(path).exists()
+        return int((gated_open if made else real_open)(path, flags, *args, **kwargs))
 
-    gated_open = _gated(gates, "create", real_open)
     os.open = open_
 
 
@@ -231,5 +235,5 @@ def _gated(gates: Gates, name: str, real: Callable[..., Any]) -> Callable[..., A
 
 def _subject(what: Any) -> str:
     """What a call is about, by the ending of its file: `.log`, `.json`, a folder."""
-    path = Path(os.readlink(f"/proc/self/fd/{what}")) if isinstance(what, int) else Path(what)
+    path = Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else Path(what)
     return path.suffix or ("folder" if path.is_dir() else path.name)

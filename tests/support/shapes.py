@@ -199,4 +199,3 @@ UNDOABLE: dict[str, frozenset[str]] = {
 
 NOTES: dict[str, frozenset[str]] = {"mixed": frozenset("n")}
 """Those that have an effect and no undo."""
-

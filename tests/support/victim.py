@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import msgspec
 
-from compensate import Coordinator, RolledBack, Stopped, Stuck, Unavailable
+from compensate import Coordinator, RolledBack, Run, Stopped, Stuck, Unavailable
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
 from compensate.stores import open_store, sqlite_commit
@@ -113,9 +113,7 @@ class GatedStore(RecordingStore):
         self._gates("create begins")
         return self._then("create is durable", super().create(saga, owner))
 
-    def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Any, status: SagaStatus
-    ) -> Done:
+    def append(self, saga_id: str, epoch: int, expected_seq: int, events: Any, status: SagaStatus) -> Done:
         what = _what(events)
         self._gates(f"append begins {what}")
         return self._then(
@@ -164,7 +162,7 @@ class Victim:
                 break
             except Unavailable:
                 if not left:
-                    logging.exception("the store stays unavailable")
+                    logging.getLogger(__name__).exception("the store stays unavailable")
                     raise SystemExit(GIVEN_UP) from None
         self.told.passed = self.gates.passed
         self.told.fired = self.gates.fired
@@ -193,17 +191,10 @@ class Victim:
                 await c.serve()
         await tell
 
-    async def run(self, c: Coordinator[Deps], start: Start) -> None:
-        """Start a saga, or go on with it, and wait for its end. A start of unknown outcome is made again."""
+    async def run(self, c: Coordinator, start: Start) -> None:
+        """Start a saga, or go on with it, and wait for its end."""
         try:
-            for left in range(20, -1, -1):
-                try:
-                    run = await c.start(SAGAS[start.shape].with_id(start.id), start.job)
-                    break
-                except Unavailable:
-                    if not left:
-                        raise
-                    await asyncio.sleep(0.01)
+            run = await begin(c, start)
             self.told.ends[start.id] = await end_of(run)
             if start.then_undo and self.told.ends[start.id] == "completed":
                 run = await c.rollback(start.id, reason="no longer wanted", who="test")
@@ -212,7 +203,18 @@ class Victim:
             self.told.waiting.append(start.id)
 
 
-async def end_of(run: Any) -> str:
+async def begin(c: Coordinator[Deps], start: Start, tries: int = 20) -> Run[str]:
+    """Start a saga; again, while the outcome is unknown."""
+    try:
+        return await c.start(SAGAS[start.shape].with_id(start.id), start.job)
+    except Unavailable:
+        if not tries:
+            raise
+    await asyncio.sleep(0.01)
+    return await begin(c, start, tries - 1)
+
+
+async def end_of(run: Run[Any]) -> str:
     try:
         await run.result()
     except RolledBack:
@@ -222,7 +224,7 @@ async def end_of(run: Any) -> str:
     return "completed"
 
 
-async def tell_when_it_stops(c: Coordinator[Deps]) -> None:
+async def tell_when_it_stops(c: Coordinator) -> None:
     with suppress(Stopped):
         while True:
             c.check_running("")
