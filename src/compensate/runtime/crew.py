@@ -82,7 +82,7 @@ class Crew:
         except BaseException as error:
             execution.broken(error)
             if not isinstance(error, Exception) and task is not None:
-                task.add_done_callback(asyncio.Task.exception)  # so that the loop does not report it besides
+                task.add_done_callback(_heard)
                 raise
         finally:
             del self.running[i]
@@ -102,3 +102,8 @@ class Crew:
             if task is not None:
                 self._execution.caller.expire(i)
                 task.cancel()
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Look at what a task raised, so that the loop does not report it besides."""
+    task.exception()

@@ -53,6 +53,9 @@ _FACTS: Final = frozenset(
 )
 """Events that say what happened outside, as opposed to what the machine decided."""
 
+_RUNS: Final = (RunAction, RunUndo)
+"""Not written as a union: to make one each time costs more than to look."""
+
 
 class Execution:
     """One saga being run here.
@@ -152,7 +155,7 @@ class Execution:
                     self._commands = None
                 if len(commands) == 1 and not self.crew.running:
                     command = commands[0]
-                    if isinstance(command, RunAction | RunUndo):
+                    if isinstance(command, _RUNS):
                         await self._run_in_place(command)
                         continue
                 if self._carry_out(commands):
@@ -229,7 +232,7 @@ class Execution:
         """Do what the machine decided. Returns whether it is to be asked again at once."""
         again = False
         for command in commands:
-            if isinstance(command, RunAction | RunUndo):
+            if isinstance(command, _RUNS):
                 self.crew.add(command)
             elif isinstance(command, Ask):
                 self._answer(command)
@@ -544,4 +547,4 @@ def _tell_all(waiting: list[asyncio.Future[None]]) -> None:
 
 
 def _count_runs(commands: list[Command]) -> int:
-    return sum(isinstance(command, RunAction | RunUndo) for command in commands)
+    return len([command for command in commands if isinstance(command, _RUNS)])
