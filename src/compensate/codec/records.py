@@ -106,14 +106,20 @@ def decode_data(kind: str, data: bytes) -> e.Data:
 def to_rows(events: Iterable[Event], checksum: int) -> list[Row]:
     """Rows for events that follow the row with `checksum` (0 before the first)."""
     rows: list[Row] = []
+    seen: float | None = None
+    at, shown = 0.0, ""
     for event in events:
+        if (
+            event.at is not seen
+        ):  # events of one step share their time, and showing it is a third of the checksum
+            seen = event.at
+            at = float(seen)  # an int comes back as a float
+            shown = repr(at)
         data = encode_data(event.data)
         checksum = _checksum(
-            checksum, event.seq, event.epoch, event.at, event.type, event.node, event.attempt, data
+            checksum, event.seq, event.epoch, shown, event.type, event.node, event.attempt, data
         )
-        rows.append(
-            (event.seq, event.epoch, event.at, event.type, event.node, event.attempt, data, checksum),
-        )
+        rows.append((event.seq, event.epoch, at, event.type, event.node, event.attempt, data, checksum))
     return rows
 
 
@@ -137,7 +143,7 @@ def from_rows(
         try:
             seq, epoch, at, kind, node, attempt, data, stored = row
             data = bytes(data)
-            computed = _checksum(checksum, seq, epoch, at, kind, node, attempt, data)
+            computed = _checksum(checksum, seq, epoch, repr(at), kind, node, attempt, data)
         except (TypeError, ValueError, AttributeError, UnicodeError):
             raise CorruptLog(
                 f"saga {saga_id}: the row after event {last_seq} is no event row; {_ADVICE}"
@@ -162,9 +168,9 @@ _ADVICE: Final = "nothing was run; restore it from a copy, or have it looked at"
 
 
 def _checksum(
-    before: int, seq: int, epoch: int, at: float, kind: str, node: str, attempt: int, data: bytes
+    before: int, seq: int, epoch: int, at: str, kind: str, node: str, attempt: int, data: bytes
 ) -> int:
-    return crc32(data, crc32(f"{before}|{seq}|{epoch}|{at!r}|{kind}|{node}|{attempt}|".encode()))
+    return crc32(data, crc32(f"{before}|{seq}|{epoch}|{at}|{kind}|{node}|{attempt}|".encode()))
 
 
 # -- dags ------------------------------------------------------------------
