@@ -162,6 +162,22 @@ async def test_when_the_grace_is_over_only_what_still_runs_is_cancelled_and_all_
     assert sorted(undone) == [-1, *OUTPUTS[1:]]
 
 
+async def test_the_grace_holds_for_a_lone_chain_too() -> None:
+    @saga
+    def lone(x: int) -> int:
+        return first_hangs(first_hangs.options(name="before")(x))
+
+    executor = SagaExecutor(lone, grace=0.0)
+    running = asyncio.create_task(executor.execute(-1))  # the second gets 0, and hangs
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert finished == [-1]
+    await executor.rollback("enough")
+    with pytest.raises(RolledBack):
+        await asyncio.wait_for(running, 10)  # not the thirty seconds of the default
+    assert undone == [-1, 0]
+
+
 async def test_undos_of_siblings_share_tasks_too() -> None:
     with pytest.raises(RolledBack):
         await SagaExecutor(failing).execute(XS)
@@ -188,7 +204,7 @@ async def test_no_more_actions_run_at_once_than_the_coordinator_has_room_for() -
     def crowd(xs: list[int]) -> list[int]:
         return fan_out(crowded, xs)
 
-    coordinator: Coordinator[None] = Coordinator("memory://", sagas=[crowd], max_actions=7)
+    coordinator: Coordinator = Coordinator("memory://", sagas=[crowd], max_actions=7)
     async with coordinator:
         assert await coordinator.run(crowd, XS[:100]) == OUTPUTS[:100]
     assert crowds[0].peak == 7

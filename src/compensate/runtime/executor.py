@@ -226,6 +226,7 @@ class SagaExecutor(Generic[T]):
         )
 
     def _take_over(self, machine: Machine) -> Execution:
+        machine.grace = self._grace
         execution = self._execution = self._execute(machine)
         return execution
 
