@@ -133,7 +133,7 @@ class Stage:
     def act(self, action: Action[..., Any], pause: float, ctx: Ctx[Any], late: Callable[[], Any]) -> Script:
         """One call of an action."""
         node = ctx.node
-        before = yield from self._arrive(node)
+        before = yield from self._arrive(node, pause)
         if self._strikes(node, "slow"):
             yield Wait(pause)
         if not self._rolling_back:
@@ -158,7 +158,7 @@ class Stage:
     def undo(self, pause: float, ctx: Ctx[Any], output: Any) -> Script:
         """One call of an undo."""
         node = ctx.node
-        yield from self._arrive(node)
+        yield from self._arrive(node, pause)
         if self._strikes(node, "undo_slow"):
             yield Wait(pause)
         if self._strikes(node, "undo_fails"):
@@ -172,11 +172,11 @@ class Stage:
             self.last_seen = yield LOOK
             self._after = f"the undo of {node}"
 
-    def _arrive(self, node: str) -> Script:
+    def _arrive(self, node: str, pause: float) -> Script:
         """In a watched run: whatever changes while nothing runs belongs to no node."""
         if not self._watch:
             return None
-        yield Wait(1.0)
+        yield Wait(min(1.0, pause))
         seen = yield LOOK
         self.stray(seen, f"before {node}")
         return seen
@@ -221,8 +221,10 @@ def _wrap(action: Action[..., Any], stage: Stage, saga: Saga[..., Any]) -> Actio
     wrapped = copy.copy(action)
     wrapped.takes_ctx = wrapped.undo_takes_ctx = True
     specs = [spec for spec in saga.plan.specs if isinstance(spec, ActionNode) and spec.action == action.name]
-    limits = [limit for spec in specs for limit in (spec.timeout, spec.undo_timeout)]
-    pause = min([60.0, *(limit / 4 for limit in (*limits, saga.deadline) if limit is not None)])
+    limits = [limit for spec in specs for limit in (spec.timeout, spec.undo_timeout) if limit is not None]
+    if saga.deadline is not None:
+        limits.append(saga.deadline / len(saga.plan.names))
+    pause = min([60.0, *(limit / 4 for limit in limits)])
     fn, undo_fn = action.fn, action.undo_fn
 
     def acting(ctx: Ctx[Any], call: Callable[[], Any]) -> Script:

@@ -179,11 +179,12 @@ class Judge:
         if fold is None:
             return [Finding(scene.node, scene.point, "the saga was never stored")]
         fatal = any(fault.kind in ("fail", "lost", "late") for fault in scene.faults)
-        survived = any(times >= MOST_FAILURES for times in outcome.stage.fired.values())
         wanted: s.SagaStatus = s.COMPLETED
-        if (fatal or scene.roll_back or scene.back_at_once) and not fold.pivot_passed and not survived:
+        if (fatal or scene.roll_back or scene.back_at_once) and not fold.pivot_passed:
             wanted = s.ROLLED_BACK
-        if fold.status == wanted:
+        # A node that is tried for ever survives a fault that at some time is over.
+        survived = fold.status == s.COMPLETED and max(outcome.stage.fired.values(), default=0) >= MOST_FAILURES
+        if fold.status == wanted or survived:
             return []
         problem = f"the saga ended {fold.status} and not {wanted}"
         return [Finding(_culprit(outcome) or scene.node, scene.point, problem, tuple(_raised(outcome)))]

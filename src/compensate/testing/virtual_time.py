@@ -8,6 +8,7 @@ its own that is stricter: it knows no threads and no sockets, and draws every ch
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import threading
 import time
@@ -22,8 +23,8 @@ from typing import Any, Final
 EPOCH: Final = 1_700_000_000.0
 """The wall clock when virtual time begins."""
 
-PATIENCE: Final = 2.0
-"""Real seconds for which the loop stands still for a thread, so that runs repeat exactly; then it goes on beside it."""
+
+_RESOLUTION: Final = 1e-9
 
 
 class VirtualTime:
@@ -31,10 +32,13 @@ class VirtualTime:
 
     Args:
         io_patience: Real seconds of silence after which time may jump although sockets are open.
+        thread_patience: Real seconds for which the loop stands still for a thread, so that runs repeat exactly; then it
+            goes on beside it, in real time.
     """
 
-    def __init__(self, *, io_patience: float = 0.5) -> None:
+    def __init__(self, *, io_patience: float = 0.5, thread_patience: float = 2.0) -> None:
         self.io_patience = io_patience
+        self.thread_patience = thread_patience
         self.elapsed = 0.0
         """Virtual seconds since the beginning."""
         self._busy = 0
@@ -48,6 +52,13 @@ class VirtualTime:
     def time(self) -> float:
         """The loop's clock."""
         return self.elapsed
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass."""
+        self.elapsed += seconds
+        if self.elapsed + _RESOLUTION == self.elapsed:
+            # After half a year a float holds no nanoseconds any more, by which asyncio goes beyond the time of a timer.
+            self.elapsed = math.nextafter(self.elapsed, math.inf)
 
     # -- loops -------------------------------------------------------------
 
@@ -105,13 +116,13 @@ class VirtualTime:
     def run_in_thread(
         self, loop: asyncio.AbstractEventLoop, _executor: object, fn: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """`loop.run_in_executor`: really in a thread, while the loop stands still for it, up to `PATIENCE`."""
+        """`loop.run_in_executor`: really in a thread, while the loop stands still for it."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(32, thread_name_prefix="compensate-test")
         call = _Call(self, loop, partial(fn, *args))
         self.began(call)
         self._pool.submit(call.run)
-        call.settled.wait(PATIENCE)
+        call.settled.wait(self.thread_patience)
         return call.future
 
     def sleep(self, seconds: float) -> None:
@@ -229,7 +240,7 @@ class _Call:
         self.settled.clear()
         self.owner.began(self)
         self._wake.set()
-        self.settled.wait(PATIENCE)
+        self.settled.wait(self.owner.thread_patience)
 
     def abort(self) -> None:
         """In the loop: end a thread that is parked."""
@@ -258,7 +269,7 @@ class _Selector(selectors.BaseSelector):
                 patience = None if timeout is None else min(timeout, owner.io_patience)
                 ready = self._real.select(patience)
             if not ready and timeout is not None and not owner.busy:
-                owner.elapsed += timeout
+                owner.jump(timeout)
                 return ready
         passed = time.monotonic() - began
         owner.elapsed += passed if timeout is None else min(passed, timeout)
