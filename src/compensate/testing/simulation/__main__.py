@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=_COMMAND, description="Play simulated histories and judge them.")
     parser.add_argument("--histories", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the first (default: 1)")
-    parser.add_argument("--world", choices=get_args(World), default="keyed", help="what participants do with keys")
+    parser.add_argument(
+        "--world", choices=get_args(World), default="keyed", help="what participants do with keys"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="in how many processes (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--replay", type=int, metavar="SEED", help="play this one history and tell it")
@@ -33,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write the (shrunken) scenario there")
     given = parser.parse_args(arguments)
     if given.replay is not None or given.file is not None:
-        scenario = decode(given.file.read_bytes()) if given.file else generate(given.replay, given.world)
+        seed: int = given.replay or 0
+        scenario = decode(given.file.read_bytes()) if given.file else generate(seed, given.world)
         return _one(scenario, shrunken=given.shrink, keep=given.keep)
     return _many(given.histories, given.seed, given.world, given.jobs, given.json, given.keep)
 
@@ -53,7 +56,9 @@ def _one(scenario: Scenario, *, shrunken: bool, keep: Path | None) -> int:
 def _many(histories: int, seed: int, world: World, jobs: int, as_json: bool, keep: Path | None) -> int:
     def progress(report: Report) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{report.histories} histories, {report.failed} with violations, {report.seconds:.0f} s ")
+            sys.stderr.write(
+                f"\r{report.histories} histories, {report.failed} with violations, {report.seconds:.0f} s "
+            )
 
     report = sweep(histories, seed, world, jobs, progress)
     if sys.stderr.isatty():
@@ -69,12 +74,15 @@ def _many(histories: int, seed: int, world: World, jobs: int, as_json: bool, kee
 
 def _shown(report: Report) -> str:
     parts = [
-        f"{report.histories} histories of the {report.world} world from seed {report.seed}: "
-        f"{report.seconds:.1f} s, {report.virtual:.0f} virtual; digest {report.digest:012x}",
+        (
+            f"{report.histories} histories of the {report.world} world from seed {report.seed}: "
+            f"{report.seconds:.1f} s, {report.virtual:.0f} virtual; digest {report.digest:012x}"
+        ),
         "ends: " + _counts(report.ends),
         "faults: " + _counts(report.fired),
         "never fired: " + (", ".join(report.silent) or "none"),
-        f"violations in {report.failed} histories" + (": " + _counts(report.violated) if report.violated else ""),
+        f"violations in {report.failed} histories"
+        + (": " + _counts(report.violated) if report.violated else ""),
     ]
     for failure in report.failures[:5]:
         parts.append(f"seed {failure.seed}: {failure.violations[0]}")

@@ -35,7 +35,11 @@ def enter(world: World) -> None:
 
 
 async def _step(
-    ctx: Ctx[World], item: int = -1, whole: Out | None = None, reads: tuple[Out | None, ...] = (), fanned: list[Out] | None = None
+    ctx: Ctx[World],
+    item: int = -1,
+    whole: Out | None = None,
+    reads: tuple[Out | None, ...] = (),
+    fanned: list[Out] | None = None,
 ) -> Out:
     output: Out = await ctx.deps.call(ctx.saga_id, ctx.node, "do", ctx.attempt, ctx.inputs)
     return output
@@ -119,9 +123,11 @@ def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
     if spec.kind == "constant":
         return ConstantNode(spec.name, msgspec.Raw(_encode(Out(spec.name, spec.yes))), spec.after)
     if spec.kind == "subsaga":
-        inner = Dag(spec.name, tuple(_nodes(spec.nodes, f"{prefix}{spec.name}/")), ("id",), _output(spec.nodes))
+        inner = Dag(
+            spec.name, tuple(_nodes(spec.nodes, f"{prefix}{spec.name}/")), ("id",), _output(spec.nodes)
+        )
         return SubsagaNode(spec.name, inner, {"id": Ref(PARAMS, ("id",))}, spec.after, when=when)
-    action = "step" if spec.kind == "fan" else spec.kind
+    action: str = "step" if spec.kind == "fan" else spec.kind
     inputs = _inputs(spec, around)
     if spec.kind == "link":
         action = _link(spec.name)

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _KINDS: Final[tuple[Kind, ...]] = ("step", "link", "plain", "blocking", "constant", "subsaga", "fan")
 
+_LINKS: Final[tuple[Kind, ...]] = ("link",)
+
 
 class _Knobs:
     """What is switched on in one scenario."""
@@ -25,10 +27,11 @@ class _Knobs:
         self.undo = [word for word in UNDO_FAULTS if chance() < 0.35]
         self.do_rate = rng.choice((0.05, 0.15, 0.4)) if self.do else 0.0
         self.undo_rate = rng.choice((0.05, 0.2, 0.5)) if self.undo else 0.0
-        self.kinds: list[Kind] = ["step", *(kind for kind in _KINDS if chance() < 0.35)]
+        kinds: list[Kind] = [kind for kind in _KINDS if chance() < 0.35]
+        self.kinds: list[Kind] = ["step", *kinds]
         self.chain = chance() < 0.1
         if self.chain:
-            self.kinds = ["link"] * rng.choice((1, 9)) + self.kinds[:1]
+            self.kinds = [*(_LINKS * rng.choice((1, 9))), "step"]
         self.pivot = chance() < 0.15
         self.when = chance() < 0.25
         self.none = chance() < 0.5
@@ -87,10 +90,12 @@ class _Maker:
 
     def _node(self, k: int, before: list[NodeSpec], depth: int, pivot: bool) -> NodeSpec:
         rng, knobs, chance = self.rng, self.knobs, self.rng.random
-        kind: Kind = rng.choice(knobs.kinds)  # type: ignore[assignment]
+        kind: Kind = rng.choice(knobs.kinds)
         if pivot or (kind == "link" and depth) or (kind == "subsaga" and depth == 2):
             kind = "step"
-        after = tuple(spec.name for spec in before[-6:] if chance() < (1 - knobs.width) / min(len(before), 3) * 1.5)
+        after = tuple(
+            spec.name for spec in before[-6:] if chance() < (1 - knobs.width) / min(len(before), 3) * 1.5
+        )
         if knobs.chain:
             after = tuple(spec.name for spec in before[-1:])
         when = ""
@@ -103,8 +108,10 @@ class _Maker:
         if knobs.output:
             undo += ["output", "output"]
         if kind == "link":
-            undo = ["output", *(["none"] if knobs.none else [])]
-        lists = [spec.name for spec in before if spec.count and spec.kind in ("step", "blocking") and not spec.when]
+            undo[0] = "output"  # its undo learns all that it knows from the output
+        lists = [
+            spec.name for spec in before if spec.count and spec.kind in ("step", "blocking") and not spec.when
+        ]
         return NodeSpec(
             name=f"n{k}",
             kind=kind,
@@ -164,13 +171,16 @@ def _faults(rng: Random, coordinators: int, sagas: int, chaos: float) -> list[Fa
 
     if chance() < 0.05:
         saga = rng.randrange(sagas)
-        faults.append(Fault("give_up", rng.randrange(coordinators), at=0.5, length=rng.uniform(0, 0.01), saga=saga))
+        faults.append(
+            Fault("give_up", rng.randrange(coordinators), at=0.5, length=rng.uniform(0, 0.01), saga=saga)
+        )
     for kind in ("append_lost", "append_applied", "crash_before", "crash_after"):
         for _ in range(some(0.25, 3)):
             nth = rng.randint(1, rng.choice((6, 14, 40)))
             faults.append(Fault(kind, rng.randrange(coordinators), nth=nth, length=length()))
-    for _ in range(some(0.15, 3)):
-        faults.append(Fault("read_lost", rng.randrange(coordinators), nth=rng.randint(1, 12)))
+    faults.extend(
+        Fault("read_lost", rng.randrange(coordinators), nth=rng.randint(1, 12)) for _ in range(some(0.15, 3))
+    )
     for kind, chances, most in (("crash", 0.25, 3), ("pause", 0.25, 3), ("shutdown", 0.1, 2)):
         for _ in range(some(chances, most)):
             at = rng.choice((rng.uniform(0.5, 2), rng.uniform(0.5, chaos)))

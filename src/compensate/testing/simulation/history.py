@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -87,15 +89,23 @@ class _Life:
         self.counts: Counter[str] = Counter()
         self.lives = 0
         self.process: Process | None = None
-        self.coordinator: Coordinator[World] | None = None
+        self.coordinator: Coordinator | None = None
         self.ready = False
 
 
-class _Coordinator(Coordinator[World]):
+class _Coordinator(Coordinator):
     """The real one; what it would log is looked at."""
 
-    tape: Tape
-    _report: Any
+    def __init__(
+        self, look: Callable[[str, BaseException], None], store: Connection, **settings: Any
+    ) -> None:
+        self._look = look
+        super().__init__(store, **settings)
+
+    def _report(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, what: str, error: BaseException
+    ) -> None:
+        self._look(what, error)
 
 
 class Player:
@@ -137,6 +147,7 @@ class Player:
         process = life.process = Process(name, self.loop, life.skew)
         connection = Connection(self.server, process, life.faults, life.counts, self._crash)
         coordinator = _Coordinator(
+            self._report,
             connection,
             deps=self.world,
             sagas=[self.saga],
@@ -148,13 +159,11 @@ class Player:
             max_actions=self.scenario.room,
             clock=process,
         )
-        coordinator._setting.report = self._report
-        coordinator._report = self._report
         life.coordinator = coordinator
         life.ready = False
         process.spawn(self._enter(life, process, coordinator))
 
-    async def _enter(self, life: _Life, process: Process, coordinator: Coordinator[World]) -> None:
+    async def _enter(self, life: _Life, process: Process, coordinator: Coordinator) -> None:
         while True:
             try:
                 await coordinator.__aenter__()
@@ -188,7 +197,13 @@ class Player:
         life = self.lives[fault.who]
         process, coordinator = life.process, life.coordinator
         if fault.kind in _TIMED:
-            if process is None or coordinator is None or not process.alive or process.paused or not life.ready:
+            if (
+                process is None
+                or coordinator is None
+                or not process.alive
+                or process.paused
+                or not life.ready
+            ):
                 return
             self.tape.fired[fault.kind] += 1
             if fault.kind == "crash":
@@ -204,30 +219,28 @@ class Player:
         if process is not None and coordinator is not None and process.alive and life.ready:
             self._request(fault, process, coordinator)
 
-    def _wake(self, process: Process, coordinator: Coordinator[World]) -> None:
+    def _wake(self, process: Process, coordinator: Coordinator) -> None:
         if not process.paused:
             return
         self.tape.tell(self.loop.now, f"{process.name} wakes up")
         for saga_id in self.ids:
             execution = coordinator.execution(saga_id)
-            saga = self.server.memory._sagas.get(saga_id)
+            saga = self.server.sagas.get(saga_id)
             if execution is not None and saga is not None and saga.epoch > execution.machine.epoch:
                 self.tape.fired["zombie"] += 1
         process.wake()
 
     async def _shut_down(
-        self, life: _Life, process: Process, coordinator: Coordinator[World], length: float
+        self, life: _Life, process: Process, coordinator: Coordinator, length: float
     ) -> None:
-        try:
+        with contextlib.suppress(StoreError):  # the process ends all the same
             await coordinator.close()
-        except StoreError:
-            pass  # the process ends all the same
         self.loop.outside(0.0, process.crash)
         self.loop.outside(0.001 + length, self._start_again, life)
 
     # -- clients and operators ---------------------------------------------
 
-    def _request(self, fault: Fault, process: Process, coordinator: Coordinator[World]) -> None:
+    def _request(self, fault: Fault, process: Process, coordinator: Coordinator) -> None:
         saga_id = self.ids[fault.saga]
         if fault.kind == "start":
             process.spawn(self._client_start(coordinator, saga_id, 1))
@@ -245,7 +258,9 @@ class Player:
             if fault.kind == "operate":
                 process.spawn(self._operate(coordinator, saga_id))
             else:
-                process.spawn(self._ask(coordinator, saga_id, "pause" if fault.kind == "pause_saga" else fault.kind))
+                process.spawn(
+                    self._ask(coordinator, saga_id, "pause" if fault.kind == "pause_saga" else fault.kind)
+                )
 
     def _give_up(self, process: Process, task: asyncio.Task[Any]) -> None:
         """A client does not wait for its start any longer."""
@@ -253,7 +268,7 @@ class Player:
             self.tape.fired["start given up"] += 1
             process.context.run(task.cancel)
 
-    async def _client_start(self, coordinator: Coordinator[World], saga_id: str, number: int) -> None:
+    async def _client_start(self, coordinator: Coordinator, saga_id: str, number: int) -> None:
         while True:
             try:
                 run = await coordinator.start(self.saga.with_id(saga_id), id=saga_id, number=number)
@@ -290,9 +305,13 @@ class Player:
                 continue
             break
         if all(event.type != said for event in self.server.events(saga_id)):
-            self.tape.troubles.append(f"S1: the client of {saga_id} was told {said}, which its log does not hold")
+            self.tape.troubles.append(
+                f"S1: the client of {saga_id} was told {said}, which its log does not hold"
+            )
 
-    async def _ask(self, coordinator: Coordinator[World], saga_id: str, verb: Any, ask: verbs.Ask | None = None) -> None:
+    async def _ask(
+        self, coordinator: Coordinator, saga_id: str, verb: Any, ask: verbs.Ask | None = None
+    ) -> None:
         try:
             await coordinator.ask(saga_id, verb, ask or verbs.Ask("ann", "asked"))
         except (IllegalRequest, Stopped):
@@ -301,7 +320,7 @@ class Player:
             return
         self.tape.fired[f"request: {verb}"] += 1
 
-    async def _operate(self, coordinator: Coordinator[World], saga_id: str) -> None:
+    async def _operate(self, coordinator: Coordinator, saga_id: str) -> None:
         """Look at a saga as an operator would, and decide about one stuck node."""
         try:
             snapshot = await coordinator.get(saga_id)
@@ -316,8 +335,10 @@ class Player:
         chosen = stuck[int(self.rng.random() * len(stuck))]
         choice = chosen.choices[int(self.rng.random() * len(chosen.choices))]
         verb, ask = choice, verbs.Ask("ann", "decided", chosen.node)
-        if choice in ("resolve", "skip"):
-            self.world.bury(saga_id, chosen.node)
+        if choice == "skip":
+            self.world.freeze(saga_id, chosen.node)
+        elif choice == "resolve":
+            self.world.undo_by_hand(saga_id, chosen.node)
         elif choice == "resolve with output":
             verb = "resolve"
             output = msgspec.json.encode(self.world.do_by_hand(saga_id, chosen.node)).decode()
@@ -352,7 +373,7 @@ class Player:
         return not self._left and len(self.server.length) == len(self.ids) and self._ended()
 
     def _ended(self) -> bool:
-        sagas = self.server.memory._sagas
+        sagas = self.server.sagas
         return all(saga.status in (s.COMPLETED, s.ROLLED_BACK) for saga in sagas.values())
 
     def _calm_down(self) -> None:
@@ -369,16 +390,20 @@ class Player:
 
     def _tend(self) -> None:
         """In quiet, operators see to what is stuck or paused, and clients to what never got started."""
-        memory = self.server.memory
         for life in self.lives:
             if life.process is None or not life.process.alive:
                 self._start_again(life)
-        ready = [life for life in self.lives if life.ready and life.process is not None and life.coordinator is not None]
+        ready = [
+            life
+            for life in self.lives
+            if life.ready and life.process is not None and life.coordinator is not None
+        ]
         if ready:
             life = ready[int(self.rng.random() * len(ready))]
-            assert life.process is not None and life.coordinator is not None
+            assert life.process is not None
+            assert life.coordinator is not None
             for saga_id in self.ids:
-                saga = memory._sagas.get(saga_id)
+                saga = self.server.sagas.get(saga_id)
                 if saga is None:
                     life.process.spawn(self._client_start(life.coordinator, saga_id, 1))
                 elif saga.status == s.STUCK or saga.paused:
@@ -409,7 +434,9 @@ class Player:
                 )
             digest = crc32(repr(to_rows(stored.events, digest)[-1][-1]).encode(), digest)
         for effect in self.tape.effects:
-            digest = crc32(repr((effect.order, effect.key, effect.kind, effect.attempt, effect.value)).encode(), digest)
+            digest = crc32(
+                repr((effect.order, effect.key, effect.kind, effect.attempt, effect.value)).encode(), digest
+            )
         self._look_at_tasks()
         history.time, history.steps = self.loop.now, self.loop.steps
         history.digest = digest
@@ -424,7 +451,9 @@ class Player:
                     self.tape.troubles.append(f"runtime: {task.get_name()}: {type(error).__name__}: {error}")
         for complaint in self.loop.complaints:
             if "never retrieved" not in complaint.get("message", ""):
-                self.tape.troubles.append(f"runtime: {complaint.get('message')}: {complaint.get('exception')!r}")
+                self.tape.troubles.append(
+                    f"runtime: {complaint.get('message')}: {complaint.get('exception')!r}"
+                )
 
 
 def play(scenario: Scenario) -> History:

@@ -9,6 +9,7 @@ run; or paused: what it had scheduled waits, and goes on later without noticing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
@@ -108,8 +109,8 @@ class Spinning(Exception):
     """The history takes more steps than any sound one does."""
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
-    """The loop.
+class VirtualLoop:
+    """As much of an event loop as coroutines, tasks, futures, timers and `asyncio.timeout` ask for.
 
     Args:
         rng: Source of every choice.
@@ -151,25 +152,31 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """A future of this loop."""
-        return asyncio.Future(loop=self)
+        loop: Any = self
+        return asyncio.Future(loop=loop)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any) -> Any:
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
+    ) -> Any:
         """A task of this loop; remembered, so that `close_all` can end it quietly."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        loop: Any = self
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, name=name or "task", context=context)
         self.tasks.append(task)
         return task
 
-    def call_soon(self, callback: Callback, *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+    def call_soon(self, callback: Callback, *args: Any, context: Context | None = None) -> Handle:
         """Call when it is its turn."""
         handle = Handle(callback, args, copy_context() if context is None else context, self.now)
         self.push(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Callback, *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+    def call_later(
+        self, delay: float, callback: Callback, *args: Any, context: Context | None = None
+    ) -> Handle:
         """Call after some virtual time."""
         return self.call_at(self.now + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callback, *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+    def call_at(self, when: float, callback: Callback, *args: Any, context: Context | None = None) -> Handle:
         """Call at some virtual time."""
         handle = Handle(callback, args, copy_context() if context is None else context, when)
         self._count += 1
@@ -180,7 +187,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Keep the complaint; whoever reads the history judges it."""
         self.complaints.append(context)
 
-    def run_in_executor(self, executor: Any, func: Callback, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callback, *args: Any) -> asyncio.Future[Any]:
         """Run a blocking function in a virtual thread of the process: in one step, some time from now."""
         future = self.create_future()
         context = copy_context()
@@ -188,11 +195,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.call_later(before, self._in_thread, future, func, args, after, context=context)
         return future
 
-    def _in_thread(self, future: asyncio.Future[Any], func: Callback, args: tuple[Any, ...], after: float) -> None:
+    def _in_thread(
+        self, future: asyncio.Future[Any], func: Callback, args: tuple[Any, ...], after: float
+    ) -> None:
         try:
             result = func(*args)
         except BlocksFor as block:
-            self.call_later(block.seconds, self._in_thread, future, block.then, (), after, context=copy_context())
+            self.call_later(
+                block.seconds, self._in_thread, future, block.then, (), after, context=copy_context()
+            )
         except BaseException as error:
             self.call_later(after, _fail, future, error, context=copy_context())
         else:
@@ -219,7 +230,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             Spinning: It takes too many steps.
         """
         ready, timers = self._ready, self._timers
-        asyncio._set_running_loop(self)
+        loop: Any = self
+        asyncio._set_running_loop(loop)
         try:
             while True:
                 while ready:
@@ -234,7 +246,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     try:
                         handle.context.run(handle.callback, *handle.args)
                     except Exception as error:
-                        self.complaints.append({"message": f"a callback raised: {error!r}", "exception": error})
+                        self.complaints.append(
+                            {"message": f"a callback raised: {error!r}", "exception": error}
+                        )
                 if until():
                     return
                 while timers and timers[0][2].dead:
@@ -261,15 +275,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def close_all(self) -> None:
         """End every coroutine that is left. What they do on their way out changes nothing any more."""
-        asyncio._set_running_loop(self)
+        loop: Any = self
+        asyncio._set_running_loop(loop)
         for task in self.tasks:  # grows on the way
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coro: Any = task.get_coro()
-                try:
+                with contextlib.suppress(RuntimeError):  # one that waits in a `finally` is dropped there
                     coro.close()
-                except RuntimeError:
-                    pass  # it waits for something in a `finally`: it is dropped there
         asyncio._set_running_loop(None)
         self.tasks.clear()
         self._ready.clear()

@@ -123,7 +123,17 @@ def _plainer_node(node: NodeSpec) -> Iterator[NodeSpec]:
         script = getattr(node, field)
         for j in range(len(script)):
             yield replace(node, **{field: script[:j] + script[j + 1 :]})
-    for field in ("when", "timeout", "undo_timeout", "pivot", "items_of", "count", "attempts", "undo_attempts", "sick"):
+    for field in (
+        "when",
+        "timeout",
+        "undo_timeout",
+        "pivot",
+        "items_of",
+        "count",
+        "attempts",
+        "undo_attempts",
+        "sick",
+    ):
         if getattr(node, field) != getattr(bare, field):
             yield replace(node, **{field: getattr(bare, field)})
     if node.reads:

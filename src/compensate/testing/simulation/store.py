@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
@@ -50,6 +50,8 @@ class Server:
         self.memory = MemoryStore()
         self.length: Counter[str] = Counter()
         self.quiet = False
+        self.sagas: Mapping[str, Any] = vars(self.memory)["_sagas"]
+        """What the store knows of each saga, to be looked at without loading its log."""
 
     def events(self, saga_id: str) -> list[Event]:
         """A saga's log as it is now."""
@@ -126,7 +128,9 @@ class Connection:
         server.loop.outside(self._latency(), self._arrive, call, apply, future, fault)
         return future
 
-    def _arrive(self, call: StoreCall, apply: Callable[[], None], future: Future[None], fault: Fault | None) -> None:
+    def _arrive(
+        self, call: StoreCall, apply: Callable[[], None], future: Future[None], fault: Fault | None
+    ) -> None:
         kind = "" if fault is None else fault.kind
         if not self.process.alive and (kind == "crash_before" or self.server.loop.rng.random() < 0.5):
             self.server.tape.fired["write lost in a crash"] += 1
@@ -334,7 +338,7 @@ def _none(done: Awaitable[None] | None) -> None:
 
 
 def _sagas(found: object) -> list[StoredSaga]:
-    many: list[object] = found if isinstance(found, list) else [found]
+    many = cast(list[object], found) if isinstance(found, list) else [found]
     return [one for one in many if isinstance(one, StoredSaga)]
 
 

@@ -44,7 +44,15 @@ class Tape:
         self.told.append((self._order, f"{at:.3f} {what}"))
 
     def acted(
-        self, saga: str, node: str, direction: Direction, kind: Kind, attempt: int, value: object, actor: str, durable: int
+        self,
+        saga: str,
+        node: str,
+        direction: Direction,
+        kind: Kind,
+        attempt: int,
+        value: object,
+        actor: str,
+        durable: int,
     ) -> None:
         """User code was entered or left, or a participant changed something."""
         self.effects.append(
@@ -66,7 +74,9 @@ class Tape:
         """A coordinator learned that the log up to `seq` is durable."""
         self.durables.append(Durable(self._next(), saga, seq, actor))
 
-    def called(self, call: str, saga: str, actor: str, epoch: int = 0, events: Sequence[Event] = ()) -> StoreCall:
+    def called(
+        self, call: str, saga: str, actor: str, epoch: int = 0, events: Sequence[Event] = ()
+    ) -> StoreCall:
         """The store is called."""
         made = StoreCall(self._next(), call, saga, actor, epoch, tuple(events))
         self.calls.append(made)

@@ -41,7 +41,9 @@ def _while_paused(saga_id: str, events: list[Event]) -> list[str]:
         if event.type in (e.SAGA_PAUSED, e.SAGA_RESUMED):
             paused = event.type == e.SAGA_PAUSED
         elif paused and event.type in (e.STARTED, e.UNDO_STARTED):
-            found.append(f"pause: {event.node} started while the saga was paused (event {event.seq}) [{saga_id}]")
+            found.append(
+                f"pause: {event.node} started while the saga was paused (event {event.seq}) [{saga_id}]"
+            )
     return found
 
 

@@ -84,11 +84,12 @@ class Rude(BaseException):
 class Entry:
     """What a participant knows of one node of one saga."""
 
-    __slots__ = ("buried", "output", "refused")
+    __slots__ = ("buried", "frozen", "output", "refused")
 
     def __init__(self) -> None:
         self.output: Out | None = None
         self.buried = False
+        self.frozen = False
         self.refused = -1
 
 
@@ -210,7 +211,9 @@ class World:
         self._calls[which] += 1
         word = script[nth] if nth < len(script) else ""
         if word == "fail_after" and call.direction == "do" and spec.undo != "unknown" and self.keyed:
-            word = "unknown_after"  # a plain failure says that nothing happened; sound participants do not lie
+            word = (
+                "unknown_after"  # a plain failure says that nothing happened; sound participants do not lie
+            )
         if word:
             self.tape.fired[f"{call.direction}: {word}"] += 1
         return word
@@ -227,12 +230,13 @@ class World:
         """Let the effect happen; returns the answer, an exception for one that is raised."""
         word = call.word
         try:
-            if call.direction == "do":
-                if word == "no_effect":
-                    return self._refuse(call)
-                result: Any = self._do(call)
+            result: Any = None
+            if call.direction == "undo":
+                self._undo(call)
+            elif word == "no_effect":
+                return self._refuse(call)
             else:
-                result = self._undo(call)
+                result = self._do(call)
         except NoEffect as error:
             return error
         if word == "fail_after":
@@ -256,7 +260,9 @@ class World:
     def _do(self, call: Call) -> Out:
         entry = self._entry(call.saga, call.node)
         if self.keyed:
-            if entry.buried or (entry.output is None and call.attempt <= entry.refused):
+            if entry.frozen and entry.output is not None:
+                return entry.output
+            if entry.buried or entry.frozen or (entry.output is None and call.attempt <= entry.refused):
                 self.tape.fired["world: late action met a tombstone"] += 1
                 raise NoEffect("its key was refused")
             if entry.output is not None:
@@ -280,7 +286,7 @@ class World:
     def _undo(self, call: Call) -> None:
         entry = self._entry(call.saga, call.node)
         if self.keyed:
-            if entry.buried:
+            if entry.buried or entry.frozen:
                 return
             entry.buried = True
         self._note(call, "effect", call.given)
@@ -299,9 +305,14 @@ class World:
 
     # -- by hand -----------------------------------------------------------
 
-    def bury(self, saga: str, node: str) -> None:
-        """What a careful operator does before saying `resolve` or `skip`: nothing more happens under the node's keys."""
+    def freeze(self, saga: str, node: str) -> None:
+        """What a careful operator does before saying `skip`: whatever is there stays, and nothing is added."""
+        self._entry(saga, node).frozen = True
+
+    def undo_by_hand(self, saga: str, node: str) -> None:
+        """What an operator does before saying `resolve`; it counts even if the decision is refused."""
         self._entry(saga, node).buried = True
+        self._note(Call(saga, node, "undo", 0, "", None, "by hand"), "returned", None)
 
     def do_by_hand(self, saga: str, node: str) -> Out:
         """What an operator does before saying `resolve` with an output."""
