@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -111,13 +111,16 @@ _READS = ("SELECT", "PRAGMA")
 class _Cursor(sqlite3.Cursor):
     """Passes a point before and after each statement that may write."""
 
-    connection: _Connection
+    @property
+    def gated(self) -> _Connection:
+        """The connection, as what it is."""
+        return cast("_Connection", self.connection)
 
     def execute(self, sql: str, parameters: Any = (), /) -> _Cursor:
-        if self.connection.reading or sql.lstrip().startswith(_READS):
+        if self.gated.reading or sql.lstrip().startswith(_READS):
             super().execute(sql, parameters)
             return self
-        gates = self.connection.gates
+        gates = self.gated.gates
         gates(f"store before {_word(sql)}")
         stop = gates.stop
         if stop is None or stop.how not in ("limit", "full") or not gates.due(f"store {_word(sql)}"):
@@ -131,7 +134,7 @@ class _Cursor(sqlite3.Cursor):
         return self
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> _Cursor:
-        gates = self.connection.gates
+        gates = self.gated.gates
         gates(f"store before {_word(sql)}")
         try:
             super().executemany(sql, parameters)
@@ -144,11 +147,11 @@ class _Cursor(sqlite3.Cursor):
         return self
 
     def _without_room(self, sql: str, room: int) -> None:
-        with _no_growth(self.connection.wal, room):
+        with _no_growth(self.gated.wal, room):
             try:
                 super().execute(sql)
             except sqlite3.Error:
-                self.connection.gates.fired += 1
+                self.gated.gates.fired += 1
                 raise
 
 

@@ -203,7 +203,7 @@ class Victim:
             self.told.waiting.append(start.id)
 
 
-async def begin(c: Coordinator[Deps], start: Start, tries: int = 20) -> Run[str]:
+async def begin(c: Coordinator, start: Start, tries: int = 20) -> Run[str]:
     """Start a saga; again, while the outcome is unknown."""
     try:
         return await c.start(SAGAS[start.shape].with_id(start.id), start.job)

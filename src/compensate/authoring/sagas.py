@@ -310,7 +310,10 @@ class Saga(Generic[P, T]):
             raise ParamsInvalid(f"{error}") from error
 
     def _taken(self) -> str:
-        return f"{self.signature}"
+        # With the types themselves: under `from __future__ import annotations` the signature holds their source.
+        given = self.signature.parameters.values()
+        parameters = [each.replace(annotation=self.params[each.name].type) for each in given]
+        return f"{self.signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)}"
 
 
 # -- making them -----------------------------------------------------------

@@ -417,6 +417,7 @@ class Coordinator:
             self.check_running(saga_id)
             if self.execution(saga_id) is not None:
                 return False
+            self.check_sound(saga_id)
             await asyncio.sleep(min(self._poll, 0.2))
 
     # -- operators ---------------------------------------------------------

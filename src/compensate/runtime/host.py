@@ -23,6 +23,7 @@ from compensate.errors import (
     NotFound,
     SagaExists,
     Unavailable,
+    UnsupportedVersion,
 )
 from compensate.runtime.bindings import Bindings, unreadable
 from compensate.runtime.execution import Execution
@@ -154,6 +155,10 @@ class Host:
                     await self._release(saga_id, epoch)
                 return True
             await execution.begin()
+        except (CorruptLog, UnsupportedVersion):
+            # It stays ours, like one that the store itself finds damaged: once released, it would be claimed and
+            # reported anew at every look.
+            raise
         except BaseException:
             self.orphans.add(saga_id)  # until it is known to be released
             with contextlib.suppress(CompensateError):

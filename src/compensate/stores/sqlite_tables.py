@@ -97,7 +97,10 @@ class Reader:
 
     def record(self, saga_id: str) -> tuple[int, SagaRecord]:
         """A saga's number and record. Raises `SagaNotFound`."""
-        rows = self.rows(f"{RECORD} WHERE id = ?", (saga_id,))
+        try:
+            rows = self.rows(f"{RECORD} WHERE id = ?", (saga_id,))
+        except UnicodeEncodeError:
+            rows = []  # nobody can have an id that is no text
         if not rows:
             raise not_found(saga_id)
         return rows[0][0], record_of(rows[0])
