@@ -122,7 +122,13 @@ class Execution:
 
     async def begin(self) -> None:
         """Decide the first steps and store the saga with them; `drive` goes on. Raises what `Store.create` raises."""
-        self._commands = await self._decide()
+        try:
+            self._commands = await self._decide()
+        except BaseException:
+            self.ended = True
+            if self.setting.slots is not None:
+                self.setting.slots.offer()  # it may have waited for room, and will not use it
+            raise
 
     async def drive(self) -> s.SagaStatus | None:
         """Run until the saga ends; `None` if it was stopped before.

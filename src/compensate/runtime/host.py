@@ -85,7 +85,6 @@ class Host:
         try:
             await execution.begin()
         except BaseException as error:
-            execution.ended = True  # it may wait for room
             if self.live.get(saga_id) is execution:  # it may have been adopted meanwhile
                 del self.live[saga_id]
             if not isinstance(error, SagaExists):
