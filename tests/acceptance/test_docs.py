@@ -19,14 +19,21 @@ def programs() -> list[tuple[str, str, str]]:
         text = page.read_text()
         pairs = PROGRAM.findall(text)
         assert len(pairs) == text.count("```python"), f"{page.name}: a program without its output"
-        found += [(f"{page.name}-{number}", program, output) for number, (program, output) in enumerate(pairs)]
+        found += [
+            (f"{page.name}-{number}", program, output) for number, (program, output) in enumerate(pairs)
+        ]
     return found
 
 
 @pytest.mark.parametrize(("name", "program", "output"), programs(), ids=[name for name, _, _ in programs()])
 def test_a_program_prints_what_stands_below_it(name: str, program: str, output: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout == output

@@ -52,7 +52,7 @@ MUTANTS = (
     ),
     Mutant(
         "start after rollback began",
-        CORE + "machine.py",
+        CORE + "facts.py",
         "if self.rollback is not None and i not in self._rerun:\n            return None",
         "if False:\n            return None",
         MACHINE_TESTS,
@@ -96,15 +96,16 @@ MUTANTS = (
     Mutant(
         "blind retry of an append",
         RUNTIME + "execution.py",
-        "            return self.read_again(events, error)\n        if done is not None:",
-        "            machine.unsaved = [*events, *machine.unsaved]\n            return self._save()\n        if done is not None:",
+        "            return self.read_again(events, error)\n        except BaseException as error:",
+        "            machine.unsaved = [*events, *machine.unsaved]\n            return self._save()\n"
+        "        except BaseException as error:",
         SIMULATION,
     ),
     Mutant(
         "ignored append error",
         RUNTIME + "execution.py",
-        "            return await self.read_again(events, error)\n        finally:",
-        "            return True\n        finally:",
+        "                return await self.read_again(events, error)\n            except BaseException as worse:",
+        "                return True\n            except BaseException as worse:",
         SIMULATION,
     ),
     Mutant(
@@ -125,21 +126,21 @@ MUTANTS = (
     ),
     Mutant(
         "clean after in-doubt",
-        CORE + "machine.py",
+        CORE + "facts.py",
         "if i in self.doubted and not clean:",
         "if False:",
         MACHINE_TESTS,
     ),
     Mutant(
         "lost back-off count",
-        CORE + "machine.py",
+        CORE + "facts.py",
         "failures = self.failures.get(i, 0) + 1\n        retry = self.plan.action(i).retry\n",
         "failures = 1\n        retry = self.plan.action(i).retry\n",
         MACHINE_TESTS,
     ),
     Mutant(
         "lost back-off count of undos",
-        CORE + "machine.py",
+        CORE + "facts.py",
         "failures = self.undo_failures.get(i, 0) + 1\n",
         "failures = 1\n",
         MACHINE_TESTS,
