@@ -32,7 +32,7 @@ def cloud() -> Iterator[Any]:
 
 def resources(aws: Aws, site: Site) -> dict[str, list[Any]]:
     """Everything of the example's kinds that stands, with names in place of ids that the API makes up."""
-    ec2 = aws.ec2(site)
+    ec2: Any = aws.ec2(site)
 
     def name(tagged: Any) -> str:
         return next((tag["Value"] for tag in tagged.get("Tags", []) if tag["Key"] == "compensate:key"), "")
@@ -67,7 +67,9 @@ def test_the_demos_saga_is_proven(cloud: Any) -> None:
     site = Site(REGION, account_of(REGION, None))
     aws.ec2(site)
     spec = NetworkSpec(site, "proof", "10.0.0.0/16", [SubnetSpec("10.0.1.0/24", f"{REGION}a")], [443])
-    proof = prove_saga(network, {"spec": spec}, setup=cloud.reset, world=lambda: resources(aws, site), deps=aws)
+    proof = prove_saga(
+        network, {"spec": spec}, setup=cloud.reset, world=lambda: resources(aws, site), deps=aws
+    )
     assert proof.nodes == (
         "create_vpc",
         "create_gateway",

@@ -144,7 +144,9 @@ def test_an_undo_that_needs_an_output_that_is_not_there_is_found() -> None:
         return shelve(what)
 
     error, findings = findings_of(order, what="box")
-    point = "the process ends between the effect of shelve and its record, and shelve is undone with no output"
+    point = (
+        "the process ends between the effect of shelve and its record, and shelve is undone with no output"
+    )
     lost = found(findings, "shelve", point)
     assert lost.problem == "the saga is stuck at shelve"
     assert any("the undo of shelve raised AssertionError: which shelf?" in line for line in lost.details)
@@ -184,7 +186,9 @@ def test_an_undo_order_hidden_by_an_undeclared_dependency_is_found() -> None:
     assert slow.details[0] == "+ ['holds']['proof/fill/do']: 2"
     assert "node fill: the saga was rolled back" in str(error)
     assert "the undo of fill is slow, so that other undos go first" in str(error)
-    assert not [finding for finding in findings if finding.point == "it is rolled back after it has completed"]
+    assert not [
+        finding for finding in findings if finding.point == "it is rolled back after it has completed"
+    ]
 
 
 def test_an_effect_outside_of_the_recorded_node_is_found() -> None:

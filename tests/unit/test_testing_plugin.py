@@ -36,7 +36,8 @@ def wait_long(what: str) -> str:
 async def test_retries_cost_no_time_in_an_async_test(coordinator: VirtualCoordinator) -> None:
     loop = asyncio.get_running_loop()
     real, began = loop.time, time.monotonic()
-    coordinator.deps = seen = []
+    seen: list[str] = []
+    coordinator.deps = seen
     async with coordinator:
         assert await coordinator.run(wait_long, "x") == "x"
     assert seen == ["x"] * 10
@@ -47,7 +48,8 @@ async def test_retries_cost_no_time_in_an_async_test(coordinator: VirtualCoordin
 
 
 def test_retries_cost_no_time_in_a_plain_test(coordinator: VirtualCoordinator) -> None:
-    coordinator.deps = seen = []
+    seen: list[str] = []
+    coordinator.deps = seen
     with coordinator as c:
         run = c.start(wait_long, "x")
         assert run.result() == "x"
@@ -125,7 +127,18 @@ def test_prove_saga_is_a_fixture_too(prove_saga: Callable[..., object]) -> None:
 
 def run_pytest(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_users.py").write_text(source)
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *options]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        *options,
+    ]
     return subprocess.run(
         [*command, "test_users.py"], cwd=folder, capture_output=True, text=True, timeout=100, check=False
     )

@@ -107,13 +107,13 @@ def test_what_only_its_own_equality_tells_apart_is_shown_whole() -> None:
         def __eq__(self, other: object) -> bool:
             return False
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None
 
     assert [str(change) for change in difference(Odd([1]), Odd([1]))] == ["~ the world: [1] -> [1]"]
 
 
 def test_many_and_long_changes_are_shortened() -> None:
-    shown = lines(difference({}, {n: "x" * 500 for n in range(50)}))
+    shown = lines(difference({}, dict.fromkeys(range(50), "x" * 500)))
     assert len(shown) == 13
     assert shown[-1] == "… and 38 more"
     assert max(len(line) for line in shown) < 200

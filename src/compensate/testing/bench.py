@@ -149,7 +149,7 @@ class VirtualConnection(Connection):
         self.virtual_time = coordinator.virtual_time
         self._loop = self.virtual_time.new_loop()
 
-    def __enter__(self) -> VirtualConnection:
+    def __enter__(self) -> Self:
         """Open the store."""
         try:
             self.wait(self.coordinator.__aenter__())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -72,12 +73,13 @@ def _walk(path: str, before: Any, after: Any, depth: int) -> Iterator[Change]:
 
 def _parts(value: Any) -> dict[str, Any] | None:
     """What a value consists of, under the text that leads there; `None` if it is one piece."""
+    parts: Any = value  # the checks below say nothing of what it is made of
     if isinstance(value, Mapping):
-        return {f"[{key!r}]": part for key, part in value.items()}
-    if isinstance(value, Set):
-        return {f"{{{part!r}}}": part for part in value}
+        return {f"[{key!r}]": part for key, part in parts.items()}
+    if isinstance(value, AbstractSet):
+        return {f"{{{part!r}}}": part for part in parts}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        return {f"[{i}]": part for i, part in enumerate(value)}
+        return {f"[{i}]": part for i, part in enumerate(parts)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f".{field.name}": getattr(value, field.name, MISSING) for field in dataclasses.fields(value)}
     if isinstance(value, msgspec.Struct):

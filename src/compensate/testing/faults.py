@@ -24,7 +24,9 @@ from compensate.errors import CompensateError, InjectedError, NoEffect, Permanen
 from compensate.testing.differences import Change, difference
 from compensate.testing.virtual_time import VirtualTime
 
-Kind = Literal["fail", "lost", "twice", "slow", "late", "undo_twice", "undo_slow", "undo_fails_once", "undo_fails"]
+Kind = Literal[
+    "fail", "lost", "twice", "slow", "late", "undo_twice", "undo_slow", "undo_fails_once", "undo_fails"
+]
 
 POINTS: Final[dict[Kind, str]] = {
     "fail": "{} fails before its effect",

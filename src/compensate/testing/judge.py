@@ -47,7 +47,9 @@ class Judge:
                 problem = f"the saga did not complete: it is {first.status}"
                 findings.append(Finding(node, point, problem, tuple(_raised(first))))
         elif first.after == first.before:
-            problem = "the world never changed, so a proof would show nothing; does world= see what the saga does?"
+            problem = (
+                "the world never changed, so a proof would show nothing; does world= see what the saga does?"
+            )
             findings.append(Finding("", point, problem))
         return findings
 
@@ -56,6 +58,9 @@ class Judge:
         first = self._first
         for node, changes in watched.stage.made:
             self._makers += [(change.path, node) for change in changes]
+        if watched.looked_again != watched.after:
+            problem = "two looks at the same world see different things; leave out what is made by looking"
+            return [self._differs("", "the saga is over", problem, watched.after, watched.looked_again)]
         if watched.before != first.before:
             problem = "the world is not the same at the beginning of two scenarios; setup= must make it fresh"
             return [self._differs("", "nothing goes wrong", problem, first.before, watched.before)]
@@ -99,19 +104,23 @@ class Judge:
         if outcome.completed is not NOT_SEEN and outcome.completed != self._first.completed:
             problem = "the saga completed, but the world is not as after an undisturbed run"
             findings.append(
-                self._differs(scene.node, scene.point, problem, self._first.completed, outcome.completed, outcome)
+                self._differs(
+                    scene.node, scene.point, problem, self._first.completed, outcome.completed, outcome
+                )
             )
         if outcome.status == s.ROLLED_BACK and outcome.after != outcome.before:
             problem = "the saga was rolled back, but the world is not as it was before"
             findings.append(
                 self._differs(scene.node, scene.point, problem, outcome.before, outcome.after, outcome)
             )
-        elif outcome.status == s.COMPLETED and outcome.completed is NOT_SEEN:
-            if outcome.after != self._first.after:
-                problem = "the saga completed, but the world is not as after an undisturbed run"
-                findings.append(
-                    self._differs(scene.node, scene.point, problem, self._first.after, outcome.after, outcome)
-                )
+        late = (
+            outcome.status == s.COMPLETED and outcome.completed is NOT_SEEN
+        )  # it completed after it was stuck
+        if late and outcome.after != self._first.after:
+            problem = "the saga completed, but the world is not as after an undisturbed run"
+            findings.append(
+                self._differs(scene.node, scene.point, problem, self._first.after, outcome.after, outcome)
+            )
         for violation in check(self._saga.dag, outcome.events, saga_id=SAGA_ID):
             problem = f"the library broke its guarantee; please report it: {violation}"
             findings.append(Finding(scene.node, scene.point, problem))
@@ -120,7 +129,9 @@ class Judge:
     def _did_it_happen(self, scene: Scene, outcome: Outcome) -> list[Finding]:
         missed = [str(fault) for fault, times in outcome.stage.fired.items() if not times]
         if scene.end_at and not outcome.ended:
-            missed.append(f"the process was to end at write {scene.end_at}, and there were {len(outcome.writes)}")
+            missed.append(
+                f"the process was to end at write {scene.end_at}, and there were {len(outcome.writes)}"
+            )
         return [
             Finding(
                 scene.node,
@@ -137,16 +148,18 @@ class Judge:
         fold = outcome.fold_when_stuck
         if fold is not None:
             forward = fold.rollback is None
-            spec = fold.plan.action(fold.plan.index[scene.node]) if scene.node else None
-            on_purpose = outcome.stuck_at == (scene.node,) and (
-                "undo_fails" in kinds
-                or (forward and kinds & {"fail", "lost"} and (fold.pivot_passed or (spec and spec.pivot)))
+            on_purpose = (
+                outcome.stuck_at == (scene.node,)
+                if "undo_fails" in kinds
+                else forward and _pivot_is_stuck(scene, outcome.stuck_at, fold)
             )
             if not on_purpose:
                 names = ", ".join(outcome.stuck_at) or "its code"
                 problem = f"the saga is stuck at {names}"
                 findings.append(
-                    Finding(_only(outcome.stuck_at) or scene.node, scene.point, problem, tuple(_raised(outcome)))
+                    Finding(
+                        _only(outcome.stuck_at) or scene.node, scene.point, problem, tuple(_raised(outcome))
+                    )
                 )
             elif not forward:
                 findings += self._others_undone(scene, fold)
@@ -171,7 +184,9 @@ class Judge:
             and plan.action(i).undo != "none"
             and state == s.COMPLETED
         ]
-        return [Finding(scene.node, scene.point, f"{name} was not undone, although it could be") for name in lost]
+        return [
+            Finding(scene.node, scene.point, f"{name} was not undone, although it could be") for name in lost
+        ]
 
     def _end(self, scene: Scene, outcome: Outcome) -> list[Finding]:
         """Whether the saga came to the end that this scenario has to have."""
@@ -183,7 +198,9 @@ class Judge:
         if (fatal or scene.roll_back or scene.back_at_once) and not fold.pivot_passed:
             wanted = s.ROLLED_BACK
         # A node that is tried for ever survives a fault that at some time is over.
-        survived = fold.status == s.COMPLETED and max(outcome.stage.fired.values(), default=0) >= MOST_FAILURES
+        survived = (
+            fold.status == s.COMPLETED and max(outcome.stage.fired.values(), default=0) >= MOST_FAILURES
+        )
         if fold.status == wanted or survived:
             return []
         problem = f"the saga ended {fold.status} and not {wanted}"
@@ -198,7 +215,9 @@ class Judge:
         details = lines(changes)
         makers = self._who_changed(changes)
         if makers:
-            details.append(f"this part of the world is changed by {', '.join(self._described(m) for m in makers)}")
+            details.append(
+                f"this part of the world is changed by {', '.join(self._described(m) for m in makers)}"
+            )
         if outcome is not None:
             details += _raised(outcome)
         # Who made what is left over is to be mended, wherever else the fault was; the point says where that was.
@@ -226,11 +245,26 @@ class Judge:
         return Finding(node, point, problem, (f"called last: {', '.join(running)}", *_raised(outcome)))
 
 
+def _pivot_is_stuck(scene: Scene, nodes: tuple[str, ...], fold: Fold) -> bool:
+    """Whether a saga is stuck as it has to be: at a node that fails, when there is no way back any more.
+
+    There is none once a pivot has completed, nor while one is in doubt.
+    """
+    failing = [fault.node for fault in scene.faults if fault.kind in ("fail", "lost", "late")]
+    if len(nodes) != 1 or nodes[0] not in failing:
+        return False
+    return fold.pivot_passed or fold.plan.action(fold.plan.index[nodes[0]]).pivot
+
+
 def _raised(outcome: Outcome) -> list[str]:
     """What user code raised, each once."""
     seen: dict[str, None] = {}
     for node, direction, error in outcome.stage.errors:
-        what = "a late action" if direction == "late" else f"the {'undo' if direction == 'undo' else 'action'} of {node}"
+        what = (
+            "a late action"
+            if direction == "late"
+            else f"the {'undo' if direction == 'undo' else 'action'} of {node}"
+        )
         seen[f"{what} raised {type(error).__name__}: {error}"] = None
     return list(seen)[:6]
 

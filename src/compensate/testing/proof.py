@@ -51,16 +51,16 @@ def prove_saga(
 ) -> Proof:
     """Prove that a saga leaves its world whole: completed as it would be undisturbed, or rolled back as if never begun.
 
-    The saga is run many times on the real runtime, each time in a fresh world with one thing going wrong, and the world
-    is looked at in the end. Retries, time limits and delays pass in virtual time. `docs/testing.md` says exactly what is
-    tried, and what is not. Works in any test, `async` or not; it blocks until it is done.
+    The saga is run many times on the real runtime, each time in a fresh world with one thing going wrong, and the
+    world is looked at in the end. Retries, time limits and delays pass in virtual time. `docs/testing.md` says exactly
+    what is tried, and what is not. Works in any test, `async` or not; it blocks until it is done.
 
     Args:
         saga: What to prove.
         params: Its params by name.
         world: Gives a snapshot of everything that the saga may change: any value that can be compared and copied. It
-            is called with what `setup` gave if it takes an argument. Or a `FakeWorld`, which is then emptied before each
-            scenario. May be left out if `setup` gives a `FakeWorld`.
+            is called with what `setup` gave if it takes an argument. Or a `FakeWorld`, which is then emptied before
+            each scenario. May be left out if `setup` gives a `FakeWorld`.
         setup: Called before each scenario to make the world fresh; what it gives goes to `world` and `deps`. It may
             give a context manager, which ends with the scenario.
         deps: What actions get as `ctx.deps`. If it can be called it is called for each process, with what `setup` gave
@@ -162,7 +162,9 @@ class _Prover:
         plan = _Plan(self._saga, first)
         values = first.stage.values + self._check_params()
         watched = self._perform(
-            Scene("watched", "nothing goes wrong, one action at a time", roll_back=not plan.pivots, watch=True)
+            Scene(
+                "watched", "nothing goes wrong, one action at a time", roll_back=not plan.pivots, watch=True
+            )
         )
         self._stop_at(judge.watched(watched))
         back_scene = plan.rolled_back()
@@ -219,7 +221,9 @@ class _Plan:
         assert first.fold is not None
         self._plan: Plan = first.fold.plan
         self._first = first
-        self.nodes = tuple(dict.fromkeys(node for node, direction, _ in first.stage.calls if direction == "do"))
+        self.nodes = tuple(
+            dict.fromkeys(node for node, direction, _ in first.stage.calls if direction == "do")
+        )
         actions = [name for i, name in enumerate(self._plan.names) if self._plan.kinds[i] == ACTION]
         self.not_run = tuple(name for name in actions if name not in self.nodes)
         self.pivots = [node for node in self.nodes if self._spec(node).pivot]
@@ -257,8 +261,12 @@ class _Plan:
         scenes: list[Scene] = []
         for node in self.nodes:
             scenes += self._at(node, late)
-        scenes += self._ends(self._first.writes, range(1, len(self._first.writes) + 1), "forward", Scene("", ""))
-        scenes += self._ends(self._writes_back, range(self._turned, self._back_writes + 1), "back", self._back)
+        scenes += self._ends(
+            self._first.writes, range(1, len(self._first.writes) + 1), "forward", Scene("", "")
+        )
+        scenes += self._ends(
+            self._writes_back, range(self._turned, self._back_writes + 1), "back", self._back
+        )
         return scenes
 
     def _at(self, node: str, late: bool) -> list[Scene]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,7 @@ class Outcome:
         before: The world before.
         completed: The world when the saga had completed; `NOT_SEEN` if it did not.
         after: The world at the end.
+        looked_again: The same, looked at twice; in a watched run.
         stuck_at: The nodes at which it was stuck, before the faults were lifted.
         fold_when_stuck: Its state then.
         fold: Its state at the end; `None` if it was never stored.
@@ -87,6 +89,7 @@ class Outcome:
         self.before: Any = NOT_SEEN
         self.completed: Any = NOT_SEEN
         self.after: Any = NOT_SEEN
+        self.looked_again: Any = NOT_SEEN
         self.stuck_at: tuple[str, ...] = ()
         self.fold_when_stuck: Fold | None = None
         self.fold: Fold | None = None
@@ -176,7 +179,7 @@ class Rehearsal:
         """Run one scenario. What `setup`, `world` or `deps` raise is passed on."""
         run = self.loop.run_until_complete
         stack = AsyncExitStack()
-        given = self._ready(self._setup()) if self._setup is not None else None
+        given: Any = self._ready(self._setup()) if self._setup is not None else None
         if hasattr(given, "__aenter__"):
             given = run(stack.enter_async_context(given))
         elif hasattr(given, "__enter__"):
@@ -190,7 +193,7 @@ class Rehearsal:
     def _perform(self, scene: Scene, given: Any) -> Outcome:
         def look() -> Any:
             seen = _call_with(self._world, given)
-            return _later(seen) if inspect.isawaitable(seen) else copy.deepcopy(seen)
+            return _copied(seen) if inspect.isawaitable(seen) else copy.deepcopy(seen)
 
         stage = Stage(self.time, scene.faults, look=look, watch=scene.watch, check_values=scene.check_values)
         outcome = Outcome(stage)
@@ -200,13 +203,14 @@ class Rehearsal:
             self.loop.run_until_complete(performance.play())
             outcome.after = self._ready(look())
             if scene.watch:
+                outcome.looked_again = self._ready(look())
                 stage.stray(outcome.after, "before the end")
         finally:
             performance.clear_away()
         return outcome
 
     def _ready(self, value: Any) -> Any:
-        return self.loop.run_until_complete(_later(value)) if inspect.isawaitable(value) else value
+        return self.loop.run_until_complete(settle(value)) if inspect.isawaitable(value) else value
 
     async def deps(self, given: Any) -> Any:
         """The resources of a new process."""
@@ -299,10 +303,8 @@ class _Performance:
         return s.COMPLETED
 
     async def _roll_back(self, coordinator: Coordinator) -> None:
-        try:
+        with contextlib.suppress(IllegalRequest):  # its pivot has completed meanwhile; the judge looks
             await coordinator.rollback(SAGA_ID, reason="the proof asks for it", who="prove_saga")
-        except IllegalRequest:
-            pass  # its pivot has completed meanwhile; the judge looks
         await self._end(coordinator.attach(SAGA_ID))
 
     async def _decide(self, coordinator: Coordinator) -> None:
@@ -319,7 +321,7 @@ class _Performance:
         await self._end(coordinator.attach(SAGA_ID))
 
 
-async def _later(value: Any) -> Any:
+async def _copied(value: Any) -> Any:
     return copy.deepcopy(await value)
 
 

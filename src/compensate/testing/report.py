@@ -30,7 +30,9 @@ def _show(finding: Finding, others: Sequence[Finding]) -> str:
     head = f"node {finding.node}: {finding.problem}" if finding.node else finding.problem
     lines = [head, f"  when {finding.point}", *(f"    {line}" for line in finding.details)]
     if others:
-        lines.append(f"  and the same at {len(others)} more: " + "; ".join(other.point for other in others[:4]))
+        lines.append(
+            f"  and the same at {len(others)} more: " + "; ".join(other.point for other in others[:4])
+        )
         if len(others) > 4:
             lines[-1] += "; …"
     return "\n".join(lines)
@@ -62,10 +64,8 @@ class Proof(msgspec.Struct, frozen=True):
     late_actions: bool = False
 
     def __str__(self) -> str:
-        lines = [
-            f"saga {self.saga} is proven: {self.scenarios} scenarios, {self.points} points, {len(self.nodes)} nodes, "
-            f"{self.values} values through the codec"
-        ]
+        counts = f"{self.scenarios} scenarios, {self.points} points, {len(self.nodes)} nodes"
+        lines = [f"saga {self.saga} is proven: {counts}, {self.values} values through the codec"]
         lines += [f"  {count:5} {kind}" for kind, count in self.by_kind.items()]
         if not self.late_actions:
             lines.append("  not tried: actions that come after their undo (tombstones=True tries them)")
@@ -92,7 +92,8 @@ class SagaNotProven(AssertionError):
         what = "1 problem" if len(shown) == 1 else f"{len(shown)} problems"
         text = [f"saga {saga} is not proven: {what} in {scenarios} scenarios"]
         text += [
-            f"{number}. {block}".replace("\n", "\n   ") for number, block in enumerate(shown[:_MOST_SHOWN], start=1)
+            f"{number}. {block}".replace("\n", "\n   ")
+            for number, block in enumerate(shown[:_MOST_SHOWN], start=1)
         ]
         if len(shown) > _MOST_SHOWN:
             text.append(f"… and {len(shown) - _MOST_SHOWN} more; mend these first (all are in `findings`)")

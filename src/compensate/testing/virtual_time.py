@@ -8,6 +8,7 @@ its own that is stricter: it knows no threads and no sockets, and draws every ch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import selectors
 import threading
@@ -78,7 +79,9 @@ class VirtualTime:
             return
         real = getattr(loop, "_selector", None)
         if not isinstance(loop, asyncio.BaseEventLoop) or not isinstance(real, selectors.BaseSelector):
-            raise TypeError(f"virtual time needs one of asyncio's own selector loops, not a {type(loop).__name__}")
+            raise TypeError(
+                f"virtual time needs one of asyncio's own selector loops, not a {type(loop).__name__}"
+            )
         changes: dict[str, Any] = {
             "time": self.time,
             "_selector": _Selector(real, self),
@@ -88,7 +91,8 @@ class VirtualTime:
         # Timers that are set already are the runner's own, such as a test's time limit: they keep to real time, and
         # ring when the block is over.
         inside: Any = loop
-        real_timers, inside._scheduled = inside._scheduled, []
+        real_timers: list[Any] = inside._scheduled
+        changes["_scheduled"] = []
         for name, value in changes.items():
             setattr(loop, name, value)
         try:
@@ -97,7 +101,8 @@ class VirtualTime:
             inside._selector = real
             del inside.time
             del inside.run_in_executor
-            inside._scheduled, virtual_timers = real_timers, inside._scheduled
+            virtual_timers: list[Any] = inside._scheduled
+            inside._scheduled = real_timers
             for handle in virtual_timers:  # what outlives the block goes on in real time
                 handle._when += loop.time() - self.elapsed
                 heappush(real_timers, handle)
@@ -184,10 +189,8 @@ class _Call:
         self.settled.set()
 
     def _post(self, fn: Callable[[], Any]) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
             self.loop.call_soon_threadsafe(fn)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits for it any more
 
     def _deliver(self, result: Any, error: BaseException | None) -> None:
         self.owner.rests(self, parked=False)
@@ -327,10 +330,9 @@ class Life:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coro: Any = task.get_coro()
-                try:
+                # It may wait or raise in a `finally`: its process is gone, nobody hears it.
+                with contextlib.suppress(Exception):
                     coro.close()
-                except Exception:
-                    pass  # it waited in a `finally`, or raised there: its process is gone, nobody hears it
         self.tasks.clear()
 
 
@@ -362,11 +364,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             life.tasks.append(task)
         return task
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         """As asyncio's; code of a process that has ended is not called."""
         return super().call_soon(_guarded(callback, context), *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
         """As asyncio's; code of a process that has ended is not called."""
         return super().call_at(when, _guarded(callback, context), *args, context=context)
 

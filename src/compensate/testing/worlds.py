@@ -24,9 +24,9 @@ class Tombstones:
     """Remembers under which keys a participant has acted, and under which it was told to undo.
 
     An undo whose action never came leaves a tombstone; when the action comes after all, it has no effect. Works over
-    any mapping from `str` to `str`: a `dict`, a `shelve`, a table with a mapping's face. It is right only if the mapping
-    is changed in the same transaction (or under the same lock) as the effect itself; `docs/testing.md` shows that in
-    SQL.
+    any mapping from `str` to `str`: a `dict`, a `shelve`, a table with a mapping's face. It is right only if the
+    mapping is changed in the same transaction (or under the same lock) as the effect itself; `docs/testing.md` shows
+    that in SQL.
 
     Args:
         records: Where it is kept; a new `dict` by default.
