@@ -58,18 +58,18 @@ from compensate.errors import (
     Unknown,
     UnsupportedVersion,
 )
-from compensate.runtime.blocking import BlockingRun, Connection, connect
-from compensate.runtime.coordinator import Coordinator
-from compensate.runtime.executor import SagaExecutor
-from compensate.runtime.inject import Inject
-from compensate.runtime.runs import Run, Snapshot
-from compensate.runtime.trace import TraceRecord
-from compensate.stores import Store, open_store, reading, store_exists
 
 if TYPE_CHECKING:
     from compensate.render.lines import event_line
+    from compensate.runtime.blocking import BlockingRun, Connection, connect
+    from compensate.runtime.coordinator import Coordinator
     from compensate.runtime.document import StateDocument, import_document, read_go_document, state_document
+    from compensate.runtime.executor import SagaExecutor
+    from compensate.runtime.inject import Inject
+    from compensate.runtime.runs import Run, Snapshot
     from compensate.runtime.saga_log import SagaLog
+    from compensate.runtime.trace import TraceRecord
+    from compensate.stores import Store, open_store, reading, store_exists
     from compensate.stores.file import FileStore
     from compensate.stores.memory import MemoryStore
     from compensate.stores.sqlite import SqliteStore
@@ -77,17 +77,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LATER: Final = {
+    "BlockingRun": "compensate.runtime.blocking",
+    "Connection": "compensate.runtime.blocking",
+    "Coordinator": "compensate.runtime.coordinator",
     "FileStore": "compensate.stores.file",
+    "Inject": "compensate.runtime.inject",
     "MemoryStore": "compensate.stores.memory",
+    "Run": "compensate.runtime.runs",
+    "SagaExecutor": "compensate.runtime.executor",
     "SagaLog": "compensate.runtime.saga_log",
+    "Snapshot": "compensate.runtime.runs",
     "SqliteStore": "compensate.stores.sqlite",
     "StateDocument": "compensate.runtime.document",
+    "Store": "compensate.stores",
+    "TraceRecord": "compensate.runtime.trace",
+    "connect": "compensate.runtime.blocking",
     "event_line": "compensate.render.lines",
     "import_document": "compensate.runtime.document",
+    "open_store": "compensate.stores",
     "read_go_document": "compensate.runtime.document",
+    "reading": "compensate.stores",
     "state_document": "compensate.runtime.document",
+    "store_exists": "compensate.stores",
 }
-"""Names that few programs use, and where they are: imported when they are asked for."""
+"""What runs sagas, and where it is: imported when it is asked for. Who only defines sagas does not pay for it."""
 
 
 def __getattr__(name: str) -> Any:

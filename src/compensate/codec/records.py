@@ -8,7 +8,6 @@ was edited, cut short, swapped or taken out is noticed when the log is read (S12
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import Any, Final, TypeAlias, cast
 from zlib import crc32
 
@@ -211,6 +210,8 @@ def decode_dag(data: bytes) -> Dag:
 
 def fingerprint(encoded_dag: bytes) -> str:
     """What tells one dag from another: a hash of its stored form."""
+    from hashlib import sha256  # loads OpenSSL: not at every import of the package
+
     return sha256(encoded_dag).hexdigest()[:32]
 
 
