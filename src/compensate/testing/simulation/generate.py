@@ -106,7 +106,7 @@ class _Maker:
         if knobs.none:
             undo.append("none")
         if knobs.output:
-            undo += ["output", "output"]
+            undo.extend(("output", "output"))
         if kind == "link":
             undo[0] = "output"  # its undo learns all that it knows from the output
         lists = [

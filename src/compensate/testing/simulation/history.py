@@ -179,6 +179,8 @@ class Player:
             self.tape.troubles.append(f"runtime: {what}: {type(error).__name__}: {error}")
 
     def _crash(self, process: Process, fault: Fault) -> None:
+        if not process.alive:
+            return
         self.tape.tell(self.loop.now, f"{process.name} crashes ({fault.kind})")
         process.crash()
         life = next(life for life in self.lives if life.process is process)
