@@ -9,9 +9,11 @@ from compensate.render.notebook import html, repr_svg
 from compensate.render.states import diagrams
 from compensate.render.svg import svg
 from compensate.render.text import text
-from compensate.render.view import Source, View, ViewEdge, ViewGroup, ViewNode, snapshot, view
+from compensate.render.view import END, START, Source, View, ViewEdge, ViewGroup, ViewNode, snapshot, view
 
 __all__ = [
+    "END",
+    "START",
     "Source",
     "View",
     "ViewEdge",
