@@ -62,7 +62,8 @@ class Crew:
                     return
                 command = self._waiting.popleft()
                 # Where many have to wait, the rest will too: as many again are to begin in the loop's next turn.
-                self._hire(max(1, self._at_work - 1))
+                if self._waiting and self._hired < (wanted := self._at_work - 1 or 1):
+                    self._hire(wanted)
                 await self._run(command, task)
             self._hire(1)
         finally:
