@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from compensate import render
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +91,15 @@ def test_an_example_prints_on_a_terminal_without_unicode_too(example: str, tmp_p
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
+
+
+def test_the_picture_in_the_readme_of_the_aws_example_is_the_sagas_and_fits_a_terminal() -> None:
+    from examples.aws_infrastructure.saga import network
+
+    picture = render.text(network.dag, width=80).splitlines()[1:]
+    assert not any("…" in line for line in picture)
+    readme = (EXAMPLES / "aws_infrastructure" / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(f"    {line}" for line in picture) in readme
 
 
 # -- persistent_cli ---------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from compensate import (
     ActionFailed,
     ActionRegistry,
     Coordinator,
+    Ctx,
     DagBuilder,
     Inject,
     Permanent,
@@ -79,6 +81,12 @@ async def test_a_snapshot_shows_states_and_errors_in_a_notebook() -> None:
         assert words in text
     assert "Permanent: declined" in snapshot._repr_html_()
     assert shown(snapshot.fold._repr_svg_())  # type: ignore[attr-defined]
+
+
+def test_what_is_defined_says_what_and_where_it_is() -> None:
+    assert re.fullmatch(r"<action book \(.*test_showing.py:\d+\)>", repr(book))
+    assert re.fullmatch(r"<saga stay \(.*test_showing.py:\d+\), id s>", repr(stay.with_id("s")))
+    assert repr(Ctx(None, "s", "stay/book", 2)) == "Ctx(s/stay/book/do, attempt=2)"
 
 
 def test_the_drawings_are_imported_only_when_somebody_looks() -> None:
