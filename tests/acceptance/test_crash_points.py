@@ -8,6 +8,7 @@ The ordinary run takes an even choice of the points; `--deep` takes all.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from compensate.errors import SagaNotFound
 from tests.support.gates import Stop
-from tests.support.processes import Nursery, judge, log_of, told, url_of, where
+from tests.support.processes import Nursery, calls, judge, load, log_of, told, url_of, where
 from tests.support.shapes import BACK, FORWARD, SAGAS
 from tests.support.victim import GIVEN_UP, Order, Start
 
@@ -154,6 +156,43 @@ def test_a_recovery_that_ends_at_any_point_is_itself_recovered_from(
             case.judge(folder)
     assert ended == tried > 0
     record_property("crash points of recoveries", [ended, possible])
+
+
+# -- power cuts ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_a_write_ahead_log_cut_anywhere_leaves_a_whole_number_of_appends(
+    nursery: Nursery, tmp_path: Path, way: str
+) -> None:
+    case = Case(nursery, tmp_path, "sqlite", "chain", way)
+    folder = case.begin()
+    # Before the store is closed, which would move the log into the database.
+    end = "saga_completed" if way == "forward" else "saga_rolled_back"
+    assert case.live(folder, "one", Stop(f"append is durable *{end}:", how="kill")) == -9
+    url, wal = url_of("sqlite", folder), folder / "sagas.db-wal"
+    database, whole = (folder / "sagas.db").read_bytes(), wal.read_bytes()
+    (page,) = struct.unpack(">I", whole[8:12])
+    starts = range(32, len(whole), 24 + page)
+    lengths: list[int] = []
+    logs = [load(url, "s")[0].events]
+    for cut in [start + within for start in starts for within in (0, 11, 24, 24 + page // 3)]:
+        for path in folder.glob("sagas.db*"):
+            if path.is_file():
+                path.unlink()
+        (folder / "sagas.db").write_bytes(database)
+        wal.write_bytes(whole[:cut])
+        try:
+            (stored,) = load(url, "s")
+        except SagaNotFound:
+            lengths.append(0)
+            continue
+        assert stored.events == logs[0][: len(stored.events)]
+        lengths.append(len(stored.events))
+    assert lengths == sorted(lengths)
+    outside = calls(folder, "one", "append")
+    ends = {0, 2, *(call.events[-1].seq for call in outside)}
+    assert set(lengths) | {len(logs[0])} == ends
 
 
 # -- disks that fail -------------------------------------------------------
