@@ -213,6 +213,42 @@ def test_a_live_view_of_the_world_is_copied() -> None:
     assert error.findings[0].node == "put"
 
 
+def test_a_snapshot_that_cannot_be_copied_is_refused_with_a_hint() -> None:
+    with pytest.raises(TypeError) as caught:
+        prove_saga(payment, {"cents": 7}, setup=FakeWorld, world=lambda: (n for n in "abc"))
+    assert "world= has to give a snapshot that can be copied" in caught.value.__notes__[0]
+
+
+def test_a_hidden_dependency_of_actions_is_found_too() -> None:
+    @action
+    async def build(ctx: Ctx[FakeWorld]) -> None:
+        ctx.deps.apply("shelf")
+
+    @build.undo(unknown=True)
+    async def tear_down(ctx: Ctx[FakeWorld], _: None) -> None:
+        ctx.deps.undo("shelf")
+
+    @action
+    async def fill(ctx: Ctx[FakeWorld]) -> None:
+        if "shelf" not in ctx.deps.snapshot():
+            raise LookupError("no shelf")
+        ctx.deps.apply(ctx.key)
+
+    @fill.undo(unknown=True)
+    async def empty(ctx: Ctx[FakeWorld], _: None) -> None:
+        ctx.deps.undo(ctx.do_key)
+
+    @saga
+    def furnish() -> None:
+        build()
+        fill()
+
+    error = refused(furnish, setup=lambda: FakeWorld(tombstones=False))
+    slow = next(finding for finding in error.findings if finding.point.startswith("build is slow"))
+    assert slow.problem == "the saga did not complete: it ended rolled_back"
+    assert slow.details == ("the action of fill raised LookupError: no shelf",)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -132,6 +132,8 @@ class Judge:
             missed.append(
                 f"the process was to end at write {scene.end_at}, and there were {len(outcome.writes)}"
             )
+        if scene.back_at_once and not _was_in_doubt(scene, outcome):
+            missed.append("its undo was not called as for a node in doubt")
         return [
             Finding(
                 scene.node,
@@ -201,9 +203,12 @@ class Judge:
         survived = (
             fold.status == s.COMPLETED and max(outcome.stage.fired.values(), default=0) >= MOST_FAILURES
         )
-        if fold.status == wanted or survived:
+        if scene.roll_back and outcome.completed is NOT_SEEN:
+            problem = f"the saga did not complete: it ended {fold.status}"
+        elif fold.status == wanted or survived:
             return []
-        problem = f"the saga ended {fold.status} and not {wanted}"
+        else:
+            problem = f"the saga ended {fold.status} and not {wanted}"
         return [Finding(_culprit(outcome) or scene.node, scene.point, problem, tuple(_raised(outcome)))]
 
     # -- words -------------------------------------------------------------
@@ -243,6 +248,12 @@ class Judge:
         running = [f"{direction} of {name}" for name, direction, _ in outcome.stage.calls[-3:]]
         problem = f"the saga does not end within {LONGEST / 86_400:.0f} days of virtual time"
         return Finding(node, point, problem, (f"called last: {', '.join(running)}", *_raised(outcome)))
+
+
+def _was_in_doubt(scene: Scene, outcome: Outcome) -> bool:
+    """Whether the node's undo was called without its output, or its action again to learn it."""
+    calls = outcome.stage.calls
+    return (scene.node, "undo", True) in calls or calls.count((scene.node, "do", False)) > 1
 
 
 def _pivot_is_stuck(scene: Scene, nodes: tuple[str, ...], fold: Fold) -> bool:

@@ -78,8 +78,6 @@ def prove_saga(
         TooManyScenarios: More than `limit`.
         ParamsInvalid: The params do not fit the saga.
     """
-    if saga.definition.params and params is None:
-        params = {}
     look, fresh, keeps = _places(world, setup)
     rehearsal = Rehearsal(saga, params or {}, look, fresh, deps)
     prover = _Prover(rehearsal, keeps if tombstones is None else tombstones, limit)
@@ -132,7 +130,7 @@ def _in_a_thread(run: Callable[[], Proof]) -> Proof:
         except BaseException as error:
             box.append(error)
 
-    thread = threading.Thread(target=work, name="prove_saga")
+    thread = threading.Thread(target=work, name="prove_saga", daemon=True)
     thread.start()
     thread.join()
     if isinstance(box[0], BaseException):

@@ -193,7 +193,7 @@ class Rehearsal:
     def _perform(self, scene: Scene, given: Any) -> Outcome:
         def look() -> Any:
             seen = _call_with(self._world, given)
-            return _copied(seen) if inspect.isawaitable(seen) else copy.deepcopy(seen)
+            return _copied_later(seen) if inspect.isawaitable(seen) else _copied(seen)
 
         stage = Stage(self.time, scene.faults, look=look, watch=scene.watch, check_values=scene.check_values)
         outcome = Outcome(stage)
@@ -321,12 +321,25 @@ class _Performance:
         await self._end(coordinator.attach(SAGA_ID))
 
 
-async def _copied(value: Any) -> Any:
-    return copy.deepcopy(await value)
+def _copied(seen: Any) -> Any:
+    """A snapshot of its own, so that it does not change with the world."""
+    try:
+        return copy.deepcopy(seen)
+    except Exception as error:
+        error.add_note(
+            "prove_saga: world= has to give a snapshot that can be copied: plain dicts and lists, say"
+        )
+        raise
+
+
+async def _copied_later(value: Any) -> Any:
+    return _copied(await value)
 
 
 def _call_with(fn: Callable[..., Any], given: Any) -> Any:
-    """Call with the value that `setup` gave, if the function has a place for it."""
+    """Call with the value that `setup` gave, if it gave one and the function has a place for it."""
+    if given is None:
+        return fn()
     try:
         inspect.signature(fn).bind(given)
     except TypeError:
