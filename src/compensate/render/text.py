@@ -34,6 +34,9 @@ _DRAWN: Final = {
         "cut": "...",
     },
 }
+_MANY: Final = 3
+"""Whoever waits for a whole stage of so many is told its number, not all their names."""
+
 _MARK: Final[dict[NodeState, tuple[str, str]]] = {
     "pending": ("○", "."),
     "running": ("◐", ">"),
@@ -80,7 +83,8 @@ def text(
 ) -> str:
     """Draw a dag, a fold (or machine) or a view in characters.
 
-    Numbers count stages; what stands under one number may run at the same time.
+    Numbers count stages; what stands under one number may run at the same time. Behind an arrow stands what a node
+    waits for, but for what those wait for themselves.
 
     Args:
         source: What to draw.
@@ -104,6 +108,8 @@ class _Text:
         self.edges = edges_within(shown)
         # Every edge joins members of one group, so that all of them can be thinned out at once.
         self.before = nearest([(edge.before, edge.after) for edge in shown.edges])
+        self.whole: dict[frozenset[str], int] = {}
+        """Numbers of the stages of many members."""
 
     def rows(self) -> Iterator[Row]:
         # Innermost last in, first out: (path, what leads its line, what leads the lines below it).
@@ -137,6 +143,7 @@ class _Text:
         stages: dict[int, list[str]] = {}
         for member in members:
             stages.setdefault(rank[member], []).append(member)
+        self.whole.update((frozenset(at), n + 1) for n, at in stages.items() if len(at) >= _MANY)
         digits = len(str(len(stages)))
         rows: list[tuple[str, str, str]] = []
         for stage in sorted(stages):
@@ -167,6 +174,13 @@ class _Text:
         many = times(item).replace("×", "x") if self.ascii else times(item)
         return plain(f"{item.label} {many}")
 
+    def _waits_for(self, before: tuple[str, ...]) -> str:
+        stage = self.whole.get(frozenset(before))
+        if stage is not None:
+            return f"all of {stage}"
+        names = [name.rpartition("/")[2] for name in before]
+        return ", ".join(names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"])
+
     def _said(self, row: Row) -> str:
         item = row.item
         parts: list[str] = []
@@ -183,10 +197,8 @@ class _Text:
                 parts.append(STATE_WORDS[item.state])
         if notes:
             parts.append(f"({', '.join(notes)})")
-        before = [name.rpartition("/")[2] for name in row.before]
-        if before:
-            shown = before if len(before) <= 6 else [*before[:5], f"{len(before) - 5} more"]
-            parts.append(f"{self.ink['from']} {', '.join(shown)}")
+        if row.before:
+            parts.append(f"{self.ink['from']} {self._waits_for(row.before)}")
         if error:
             parts.append(error)
         return "  ".join(parts)
