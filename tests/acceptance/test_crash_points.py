@@ -50,6 +50,8 @@ class Case:
         self.folder = folder
         self.kind = kind
         job = BACK[shape] if way == "back" else FORWARD
+        # A line cut in half is then longer than the one that the next owner writes in its place.
+        job = replace(job, size=700)
         self.start = Start(shape, "s", job, then_undo=way == "undone")
         self.end = "completed" if way == "forward" else "rolled_back"
         self.runs = 0

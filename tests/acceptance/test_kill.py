@@ -283,6 +283,33 @@ def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goes_on(
     judge(tmp_path, scene.url, scene.starts, {"s": "completed"})
 
 
+@pytest.mark.parametrize("kind", STORES)
+def test_a_process_that_goes_on_when_its_saga_has_just_been_adopted_is_fenced_by_the_epoch_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    scene = Scene(tmp_path, kind, Start("chain", "s", Job(wait="c")))
+    with Process(scene.order("zombie", Stop("waits c", how="say"), lease=1.0, poll=0.1)) as zombie:
+        zombie.says("passes ")
+        zombie.signal(signal.SIGSTOP)
+        stopped(zombie)
+        # The heir is held when it has claimed the saga, and before it has appended anything.
+        heir_order = scene.order("heir", Stop("append begins *"), starts=[], poll=0.05, serve=True)
+        with Process(heir_order) as heir:
+            heir.says("held at ")
+            claimed = scene.stored()
+            assert (claimed.record.epoch, claimed.events[-1].epoch) == (2, 1)
+            (tmp_path / GO).touch()
+            zombie.signal(signal.SIGCONT)
+            until(lambda: "somebody else has adopted it" in log_of(tmp_path), "the zombie notices")
+            appends = calls(tmp_path, "zombie", "append")
+            assert [call.outcome for call in appends] == ["ok", "ok", "Fenced"]
+            assert scene.stored().events == claimed.events
+            kill(heir)
+        zombie.signal(signal.SIGTERM)
+        assert zombie.ended() == 0
+    scene.resume("third", s="completed")
+
+
 @pytest.mark.parametrize(
     ("kind", "at"), [("sqlite", "store before COMMIT"), ("file", "store before fdatasync .log")]
 )
