@@ -139,6 +139,22 @@ def test_a_node_that_is_tried_for_ever_is_no_obstacle() -> None:
     assert prove_saga(send, world=FakeWorld()).nodes == ("stubborn",)
 
 
+def test_time_limits_deadlines_and_subsagas_in_subsagas_are_no_obstacle() -> None:
+    @saga
+    def outer(cents: int) -> int:
+        return payment(cents)
+
+    @saga(deadline=40)
+    def hurried(item: str, cents: int) -> int:
+        held = reserve.options(timeout=2)(item)
+        paid = outer.after(held)(cents)
+        return charge.options(name="tax", timeout=3, undo_timeout=3).when(constant(True))(paid)  # type: ignore[return-value]
+
+    proof = prove_saga(hurried, {"item": "desk", "cents": 7}, world=FakeWorld())
+    assert proof.nodes == ("reserve", "outer/payment/charge", "tax")
+    assert proof.not_run == ()
+
+
 async def test_a_proof_can_be_made_inside_an_async_test() -> None:
     assert isinstance(prove_saga(order, ORDER, world=FakeWorld()), Proof)
     with pytest.raises(ParamsInvalid):

@@ -18,7 +18,7 @@ import msgspec
 from compensate.authoring import Action, Ctx, Saga
 from compensate.authoring.sagas import Definition
 from compensate.core import events as e
-from compensate.core.dag import ActionNode
+from compensate.core.dag import ActionNode, Dag, Node, SubsagaNode
 from compensate.core.events import Event
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, Unknown
 from compensate.testing.differences import Change, difference
@@ -214,9 +214,27 @@ def instrument(saga: Saga[..., Any], stage: Stage) -> Saga[..., Any]:
     """The same saga with its actions on a stage."""
     known = saga.definition
     actions = {name: _wrap(action, stage, saga) for name, action in known.actions.items()}
-    definition = Definition(known.dag, known.signature, known.params, known.output, actions, known.where)
-    definition.__dict__["plan"] = known.plan  # a cached property: made once for all scenarios
+    twice = any(kind in ("twice", "undo_twice") for _, kind in stage.faults)
+    dag = _with_twice_the_time(known.dag) if twice else known.dag
+    definition = Definition(dag, known.signature, known.params, known.output, actions, known.where)
+    if not twice:
+        definition.__dict__["plan"] = known.plan  # a cached property: made once for all scenarios
     return Saga(definition, deadline=saga.deadline)
+
+
+def _with_twice_the_time(dag: Dag) -> Dag:
+    """What runs twice in one attempt may take twice as long."""
+    nodes: list[Node] = []
+    for node in dag.nodes:
+        if isinstance(node, ActionNode):
+            limits = {"timeout": node.timeout, "undo_timeout": node.undo_timeout}
+            longer = {name: 2 * limit for name, limit in limits.items() if limit is not None}
+            nodes.append(msgspec.structs.replace(node, **longer))
+        elif isinstance(node, SubsagaNode):
+            nodes.append(msgspec.structs.replace(node, dag=_with_twice_the_time(node.dag)))
+        else:
+            nodes.append(node)
+    return msgspec.structs.replace(dag, nodes=tuple(nodes))
 
 
 def _wrap(action: Action[..., Any], stage: Stage, saga: Saga[..., Any]) -> Action[..., Any]:
