@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from compensate.authoring import Ctx
 from compensate.codec import type_codec
 from compensate.core.dag import PARAMS, Ref
+from compensate.core.names import Direction
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, SerializeFailed, Unknown
 from compensate.runtime.bindings import Bound
 from compensate.runtime.failures import error_info, kinds
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from compensate.runtime.execution import Execution
 
 
-class TimedOut(Exception):
-    """The time limit of an action or undo passed."""
+class TimedOut(TimeoutError):
+    """The time limit of an action or undo passed. `Retry(on=TimeoutError)` means it too."""
 
 
 class Reader:
@@ -91,7 +92,13 @@ class Caller:
         clock = execution.setting.clock
         try:
             if bound.plain and not execution.setting.inject:
-                decoded = [item.decode(execution.values.data(item, bound, i)) for item in bound.positional]
+                try:
+                    decoded = [
+                        item.decode(execution.values.data(item, bound, i)) for item in bound.positional
+                    ]
+                except CompensateError as error:
+                    self.unreadable(i, error)
+                    return
                 output = await bound.fn(*decoded)
             else:
                 output = await self._act(i, attempt, bound)
@@ -113,13 +120,20 @@ class Caller:
             i, "unstorable", execution.setting.clock.now(), error=error_info(error), permanent=True
         )
 
+    def unreadable(self, i: int, error: CompensateError) -> None:
+        """The inputs of node `i` cannot be given to its action: nothing was called; again it would end the same."""
+        self._remember(i, error)
+        execution = self.execution
+        execution.machine.fail(
+            i, error_info(error), execution.setting.clock.now(), clean=True, permanent=True
+        )
+
     async def _act(self, i: int, attempt: int, bound: Bound) -> Any:
         execution = self.execution
         try:
             args, kwargs = execution.values.arguments(bound, i)
         except CompensateError as error:
-            # Nothing was called, so nothing happened; and trying again would end the same.
-            raise _Unreadable(str(error)) from error
+            raise _Unreadable(error) from error
         action = bound.action
         inject = self._inject(i)
         if inject.fail == "before":
@@ -147,11 +161,12 @@ class Caller:
             return
         if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
             raise error
+        if isinstance(error, _Unreadable):
+            self.unreadable(i, error.reason)
+            return
         self._remember(i, error)
         info = error_info(error)
-        if isinstance(error, _Unreadable):
-            machine.fail(i, info, now, clean=True, permanent=True)
-        elif isinstance(error, NoEffect):
+        if isinstance(error, NoEffect):
             machine.fail(i, info, now, kinds=kinds(error), clean=True)
         elif isinstance(error, Permanent):
             machine.fail(i, info, now, permanent=True)
@@ -164,16 +179,13 @@ class Caller:
 
     def _is_ours(self, i: int) -> bool:
         """Whether a `CancelledError` is an outcome of node `i`; if not, the task itself is being cancelled."""
-        task = asyncio.current_task()
-        if i in self.execution.cancelled:
-            self.execution.cancelled.discard(i)
-            if task is not None:
-                task.uncancel()
+        if self.execution.take_back_cancel(i):
             return True
+        task = asyncio.current_task()
         return task is None or not task.cancelling()
 
-    def _remember(self, i: int, error: BaseException) -> None:
-        self.execution.exceptions[self.execution.machine.plan.names[i]] = error
+    def _remember(self, i: int, error: BaseException, direction: Direction = "do") -> None:
+        self.execution.exceptions[self.execution.machine.plan.names[i], direction] = error
 
     # -- undo --------------------------------------------------------------
 
@@ -199,10 +211,20 @@ class Caller:
                 raise error
         elif isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
             raise error
+        elif isinstance(error, _Unreadable):
+            self.unreadable_output(i, error.reason)
+            return
         else:
-            self._remember(i, error)
-        permanent = isinstance(error, Permanent | _Unreadable)
-        machine.undo_fail(i, error_info(error), now, kinds=kinds(error), permanent=permanent)
+            self._remember(i, error, "undo")
+        machine.undo_fail(
+            i, error_info(error), now, kinds=kinds(error), permanent=isinstance(error, Permanent)
+        )
+
+    def unreadable_output(self, i: int, error: CompensateError) -> None:
+        """The output of node `i` cannot be given to its undo; again it would end the same."""
+        self._remember(i, error, "undo")
+        execution = self.execution
+        execution.machine.undo_fail(i, error_info(error), execution.setting.clock.now(), permanent=True)
 
     async def _undo(self, i: int, attempt: int, bound: Bound) -> None:
         execution = self.execution
@@ -218,7 +240,7 @@ class Caller:
         try:
             output = None if data is None else action.output.decode(data)
         except CompensateError as error:
-            raise _Unreadable(str(error)) from error
+            raise _Unreadable(error) from error
         args = [self._ctx(i, attempt, bound, "undo"), output] if action.undo_takes_ctx else [output]
         for _ in range(inject.repeat_undo):
             await self._call(i, action.undo_fn, action.undo_is_async, bound.spec.undo_timeout, args, {})
@@ -265,9 +287,23 @@ class Caller:
 
     async def _call_in_thread(self, i: int, call: Callable[[], Any], timeout: float | None) -> Any:
         context = contextvars.copy_context()
-        future = asyncio.get_running_loop().run_in_executor(self.execution.setting.pool, context.run, call)
+        loop = asyncio.get_running_loop()
+        begun: list[float] = []
+
+        def run() -> Any:
+            begun.append(loop.time())
+            try:
+                return context.run(call)
+            except StopIteration as error:  # no future can carry one; a coroutine makes the same of it
+                raise RuntimeError("the function raised StopIteration") from error
+
+        future = loop.run_in_executor(self.execution.setting.pool, run)
+        left = timeout
         try:
-            await asyncio.wait({future}, timeout=timeout)
+            while not future.done() and (left is None or left > 0):
+                await asyncio.wait({future}, timeout=left)
+                if timeout is not None:  # waiting for a thread to be free does not count
+                    left = begun[0] + timeout - loop.time() if begun else timeout
         except asyncio.CancelledError:
             if not future.done():
                 self._linger(i, future)
@@ -296,7 +332,11 @@ class Caller:
 
 
 class _Unreadable(Exception):
-    """The inputs cannot be given to the action; nothing was called."""
+    """What is recorded cannot be given to the action or undo; nothing was called."""
+
+    def __init__(self, reason: CompensateError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 _NOTHING = Inject()

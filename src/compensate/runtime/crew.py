@@ -87,6 +87,7 @@ class Crew:
                 raise
         finally:
             del self.running[i]
+            execution.take_back_cancel(i)
             execution.landed()
 
     def tasks(self) -> list[asyncio.Task[Any]]:

@@ -20,6 +20,7 @@ from compensate.core.commands import Ask, CancelAction, Command, RunAction, RunU
 from compensate.core.dag import ActionNode, SubsagaNode
 from compensate.core.events import Event
 from compensate.core.machine import Machine
+from compensate.core.names import Direction
 from compensate.errors import (
     CompensateError,
     Conflict,
@@ -78,7 +79,8 @@ class Execution:
         self.bindings = bindings
         self.setting = setting
         self.values = Values(machine)
-        self.exceptions: dict[str, BaseException] = {}
+        self.exceptions: dict[tuple[str, Direction], BaseException] = {}
+        """The last one that each node's action or undo raised here."""
         self.crew = Crew(self)
         """Runs what does not run in place."""
         self.cancelled: set[int] = set()
@@ -192,6 +194,7 @@ class Execution:
             else:
                 await stretch.backward(self, command.node)
         finally:
+            self.take_back_cancel(self.place)
             self.place = -1
             if self.setting.slots is not None:
                 self.setting.slots.give()
@@ -266,6 +269,16 @@ class Execution:
             self.caller.expire(i)
             if task is not None:
                 task.cancel()
+
+    def take_back_cancel(self, i: int) -> bool:
+        """Whether `_cancel` cancelled node `i`. To be asked in its task once it is over, however it ended."""
+        if i not in self.cancelled:
+            return False
+        self.cancelled.discard(i)
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        return True
 
     def _answer(self, ask: Ask) -> None:
         now = self.setting.clock.now()
@@ -412,7 +425,7 @@ class Execution:
         """
         machine = self.machine
         while self._saving is not None:
-            await self._saving
+            await asyncio.shield(self._saving)  # others wait for it too
         if self.lost is not None:
             raise self.lost
         if self.machine is not machine:
@@ -503,7 +516,7 @@ class Execution:
             Fenced: Somebody else has adopted the saga.
         """
         while self._new is not None and self._saving is not None:
-            await self._saving
+            await asyncio.shield(self._saving)  # others wait for it too
         if self._new is not None:
             return False  # its start came to nothing
         while not self.ended:
@@ -513,15 +526,20 @@ class Execution:
                 except Fenced as error:
                     self._broken = error
                     self.abandon()
-                    self.wake()
                     raise
-                self.wake()
+                finally:
+                    self.wake()
                 return True
             await self.watch()
         return False
 
     async def save(self) -> None:
-        """Make durable what has been told or asked."""
+        """Make durable what has been told or asked. Whoever waits for it may give up; the write does not."""
+        task = asyncio.create_task(self._save_all())
+        task.add_done_callback(_hear)
+        await asyncio.shield(task)
+
+    async def _save_all(self) -> None:
         while self.machine.unsaved or self._saving is not None:
             await self._save()
 
@@ -543,6 +561,12 @@ class Execution:
         if self.machine.unsaved:
             await self._save()
         return self.machine.status if self.machine.status in s.ENDS else None
+
+
+def _hear(task: asyncio.Task[None]) -> None:
+    """What it raised is known to the execution, even where nobody waits any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _tell_all(waiting: list[asyncio.Future[None]]) -> None:

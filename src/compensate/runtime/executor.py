@@ -201,7 +201,8 @@ class SagaExecutor(Generic[T]):
         else:
             params, encoded = saga.encode_params(*args, **kwargs), saga.encoded
             name, fingerprint = saga.name, saga.fingerprint
-        if self._bindings.straight and not self._setting.inject:
+        seconds = None if isinstance(saga, Dag) else saga.deadline
+        if self._bindings.straight and not self._setting.inject and seconds is None:
             straight = self._straight = Straight(
                 self._bindings, self.id, self.store, self._setting.clock.now, self.events, self._take_over
             )
@@ -217,7 +218,7 @@ class SagaExecutor(Generic[T]):
             return straight.execution
         machine = Machine(self._plan, self.id, 1, self._grace)
         now = self._setting.clock.now()
-        machine.create(params, now)
+        machine.create(params, now, None if seconds is None else now + seconds)
         return self._execute(
             machine,
             lambda events: NewSaga(

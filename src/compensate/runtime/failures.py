@@ -16,10 +16,10 @@ _MOST_FRAMES: Final = 20
 def error_info(error: BaseException) -> e.ErrorInfo:
     """What the log keeps of an error: class, text, and where it was raised. Never fails, whatever `__str__` does."""
     try:
-        message = str(error)
+        message = str.__str__(str(error))  # a subclass of `str` cannot be stored
     except Exception as broken:
         message = f"<its text is not to be had: {type(broken).__name__}>"
-    return e.ErrorInfo(qualified(type(error)), _storable(message), _where(error.__traceback__))
+    return e.ErrorInfo(_storable(qualified(type(error))), _storable(message), _where(error.__traceback__))
 
 
 def _storable(text: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+
+from msgspec import structs
 
 from compensate.authoring import ActionRegistry, Saga
 from compensate.codec import records as r
@@ -13,7 +15,7 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.machine import Machine
-from compensate.core.names import short_reason
+from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
 from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stuck
 from compensate.runtime.bindings import Bindings, Values, unreadable
@@ -122,8 +124,9 @@ class Snapshot:
         return unreadable(self.fold, bindings)
 
     def stuck(self) -> tuple[e.StuckNode, ...]:
-        """The nodes that need an operator, why, and what can be chosen."""
-        return () if self.fold.stuck is None else self.fold.stuck.nodes
+        """The nodes that need an operator, why, and what can be chosen. The log has the errors' qualified classes."""
+        nodes = () if self.fold.stuck is None else self.fold.stuck.nodes
+        return tuple(structs.replace(node, reason=short_reason(node.reason)) for node in nodes)
 
 
 def output_of(fold: Fold, node: str, tp: Any) -> Any:
@@ -135,11 +138,15 @@ def output_of(fold: Fold, node: str, tp: Any) -> Any:
 def error_of(fold: Fold, node: str) -> ActionFailed | None:
     """See `Snapshot.error`."""
     if node:
-        _index(fold, node)
-        return _recorded(fold, node)
+        i = _index(fold, node)
+        return _recorded(fold, node, "undo" if i in fold.undo_errors else "do")
     if fold.status == s.STUCK and fold.stuck is not None and fold.stuck.nodes:
-        return _recorded(fold, fold.stuck.nodes[0].node)
-    return _recorded(fold, fold.rollback.node) if fold.rollback is not None and fold.rollback.node else None
+        first = fold.stuck.nodes[0].node
+    elif fold.rollback is not None and fold.rollback.node:
+        first = fold.rollback.node
+    else:
+        return None
+    return _recorded(fold, first, _why(fold, first))
 
 
 def _index(fold: Fold, node: str) -> int:
@@ -150,7 +157,7 @@ def _index(fold: Fold, node: str) -> int:
     return i
 
 
-def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> SagaError:
+def ending(fold: Fold, exceptions: Mapping[tuple[str, Direction], BaseException]) -> SagaError:
     """The exception for a saga that did not complete, its first error as `__cause__`."""
     if fold.status == s.STUCK and fold.stuck is not None:
         stuck = fold.stuck
@@ -171,7 +178,8 @@ def ending(fold: Fold, exceptions: dict[str, BaseException] | None = None) -> Sa
         first = rollback.node
         error = rolled_back(fold.saga_id, rollback)
     if first:
-        error.__cause__ = (exceptions or {}).get(first) or _recorded(fold, first)
+        direction = _why(fold, first)
+        error.__cause__ = exceptions.get((first, direction)) or _recorded(fold, first, direction)
     return error
 
 
@@ -187,9 +195,15 @@ def rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
 _WHY: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
 
 
-def _recorded(fold: Fold, node: str) -> ActionFailed | None:
+def _why(fold: Fold, node: str) -> Direction:
+    """Whether it is the action or the undo of `node` that explains how the saga stands."""
+    stuck_at_undo = fold.status == s.STUCK and fold.state[fold.plan.index[node]] == s.UNDO_FAILED
+    return "undo" if stuck_at_undo else "do"
+
+
+def _recorded(fold: Fold, node: str, direction: Direction) -> ActionFailed | None:
     i = fold.plan.index[node]
-    failed = fold.undo_errors.get(i) or fold.errors.get(i)
+    failed = fold.undo_errors.get(i) if direction == "undo" else fold.errors.get(i)
     return None if failed is None or failed.error is None else revive(node, failed.error)
 
 
@@ -254,7 +268,11 @@ class Run(Generic[T]):
             if not execution.ended:
                 await execution.over()
             self._execution = None
-            if execution.machine.status in s.ENDS and not execution.machine.unsaved and execution.lost is None:
+            if (
+                execution.machine.status in s.ENDS
+                and not execution.machine.unsaved
+                and execution.lost is None
+            ):
                 return execution
             self._coordinator.check_running(self.id)
             self._coordinator.check_sound(self.id)

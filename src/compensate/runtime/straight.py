@@ -20,7 +20,16 @@ from compensate.core import states as s
 from compensate.core.dag import Ref
 from compensate.core.events import Event
 from compensate.core.machine import Machine
-from compensate.errors import Conflict, NoEffect, Permanent, RolledBack, SerializeFailed, Unavailable, Unknown
+from compensate.errors import (
+    CompensateError,
+    Conflict,
+    NoEffect,
+    Permanent,
+    RolledBack,
+    SerializeFailed,
+    Unavailable,
+    Unknown,
+)
 from compensate.runtime.bindings import Bindings, Bound, Link, Values
 from compensate.runtime.failures import error_info
 from compensate.runtime.runs import rolled_back
@@ -112,8 +121,12 @@ class Straight:
             assert link is not None
             self._place = i
             try:
-                given = outputs[source] if source >= 0 else self._given(bound, i, params)
-                output = await bound.fn(link.decode(given))
+                argument = link.decode(outputs[source] if source >= 0 else self._given(bound, i, params))
+            except CompensateError as error:
+                self.take_over().caller.unreadable(i, error)
+                return
+            try:
+                output = await bound.fn(argument)
             except BaseException as error:
                 await self._fail(bound, name, i, error)
                 return
@@ -187,7 +200,12 @@ class Straight:
             self._place = i
             more -= 1
             try:
-                await bound.undo_link(bound.decode(outputs[more]))
+                output = bound.decode(outputs[more])
+            except CompensateError as error:
+                self.take_over().caller.unreadable_output(i, error)
+                return
+            try:
+                await bound.undo_link(output)
             except BaseException as error:
                 self.take_over().caller.undo_failed(i, error)
                 return

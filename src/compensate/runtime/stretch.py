@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from compensate.errors import SerializeFailed
+from compensate.errors import CompensateError, SerializeFailed
 
 if TYPE_CHECKING:
     from compensate.runtime.execution import Execution
@@ -31,7 +31,12 @@ async def forward(execution: Execution, i: int) -> None:
         link = bound.link
         try:
             given = machine.output[link.source] if link.source >= 0 else None
-            output = await bound.fn(link.decode(given or execution.values.data(link, bound, i)))
+            argument = link.decode(given or execution.values.data(link, bound, i))
+        except CompensateError as error:
+            caller.unreadable(i, error)
+            return
+        try:
+            output = await bound.fn(argument)
         except BaseException as error:
             caller.failed(i, error)
             return
@@ -70,7 +75,12 @@ async def backward(execution: Execution, i: int) -> None:
             await caller.undo(i, machine.undo_attempt[i])
             return
         try:
-            await bound.undo_link(bound.decode(data))
+            output = bound.decode(data)
+        except CompensateError as error:
+            caller.unreadable_output(i, error)
+            return
+        try:
+            await bound.undo_link(output)
         except BaseException as error:
             caller.undo_failed(i, error)
             return
