@@ -1,4 +1,7 @@
-"""Durable sagas for Python: actions with undos, a log of every step, and an honest end after any failure."""
+"""Durable sagas for Python: actions with undos, a log of every step, and an honest end after any failure.
+
+PYTEST_DONT_REWRITE: programs may import this before they start pytest, whose plugin loader would else warn of it.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final

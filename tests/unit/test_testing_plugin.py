@@ -183,3 +183,12 @@ def test_it():
 """
     ran = run_pytest(tmp_path, source, "-q")
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+@pytest.mark.slow
+def test_imported_before_pytest_starts_it_gives_no_warning(tmp_path: Path) -> None:
+    (tmp_path / "test_users.py").write_text("def test_it(coordinator): ...")
+    program = "import compensate, pytest, sys; sys.exit(pytest.main(['-q', '-W', 'error', '-p', 'no:cacheprovider']))"
+    command = [sys.executable, "-W", "error", "-c", program]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
