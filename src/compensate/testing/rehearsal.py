@@ -241,6 +241,7 @@ class _Performance:
             client = life.spawn(self._process())
             await asyncio.wait({client, life.over}, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
             if life.ended:
+                await self._threads_end()
                 await store.leave(f"process-{len(self._lives)}")
                 continue
             outcome.hung = not client.done()
@@ -256,6 +257,12 @@ class _Performance:
             return
         outcome.events = stored.events
         outcome.fold = Snapshot(stored).fold
+
+    async def _threads_end(self) -> None:
+        """A thread cannot be ended; so it is let finish, as if the process had ended just after."""
+        until = self._rehearsal.time.elapsed + AFTERMATH  # real seconds, while a thread works
+        while self._rehearsal.time.busy and self._rehearsal.time.elapsed < until:  # noqa: ASYNC110 - threads ring no bell
+            await asyncio.sleep(0.01)
 
     def clear_away(self) -> None:
         """End what is left of the processes."""
