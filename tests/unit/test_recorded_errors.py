@@ -34,6 +34,8 @@ def _forget() -> None:
 class Marked(str):
     """A text of a class of its own, as template libraries have."""
 
+    __slots__ = ()
+
 
 class Fancy(Exception):
     def __str__(self) -> str:

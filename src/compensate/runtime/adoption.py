@@ -40,7 +40,7 @@ class Adoption:
             Unavailable: The store cannot be reached. Trying again is safe.
         """
         host = self._host
-        while True:
+        while not host.stopping:
             async with self._lock:
                 try:
                     claimed = await host.setting.store.claim(

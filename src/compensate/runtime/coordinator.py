@@ -130,6 +130,7 @@ class Coordinator:
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
         self._signal = ""
+        self._entered = False
         self._open = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -145,18 +146,37 @@ class Coordinator:
     # -- life --------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Open the store and go on with every saga that nobody alive owns."""
+        """Open the store and go on with every saga that nobody alive owns.
+
+        Raises:
+            IllegalRequest: It is open, or was: a coordinator runs once. Make another.
+            StoreError: The store cannot be opened or read. Nothing is left running.
+        """
+        if self._entered:
+            raise IllegalRequest(
+                f"coordinator {self.owner}: it runs once, and has begun already; make another"
+            )
+        self._entered = True
         await self.store.open()
         try:
             await self.store.join(self.owner, self._clock.now(), self._lease)
-            self._open = True
+        except BaseException:
+            await self.store.close()
+            raise
+        self._open = True
+        try:
             self._catch_signals()
             if self._recovers:
                 await self._adoption.all(parked=True)
         except BaseException:
-            await self.store.close()
+            with contextlib.suppress(CompensateError):  # what went wrong first is what counts
+                await self.close()
             raise
-        self._background = [asyncio.create_task(self._keep_lease()), asyncio.create_task(self._look_around())]
+        if self._open:  # no signal has come meanwhile
+            self._background = [
+                asyncio.create_task(self._keep_lease()),
+                asyncio.create_task(self._look_around()),
+            ]
         return self
 
     async def __aexit__(
@@ -190,8 +210,10 @@ class Coordinator:
             await self.store.leave(self.owner)
         finally:
             await self.store.close()
-            # Threads of actions that timed out may go on; nobody waits for them here.
-            self._pool.shutdown(wait=False)
+            # Threads of actions that timed out may go on; nobody waits for them here. What still waits for a thread
+            # must not begin now: its saga is somebody else's.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._let_signals_go()
             self._stopped.set()
 
     async def serve(self) -> None:
@@ -206,6 +228,11 @@ class Coordinator:
         for number in self._stop_on:
             loop.add_signal_handler(number, self._on_signal, number)
 
+    def _let_signals_go(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._stop_on:
+            loop.remove_signal_handler(number)
+
     def _on_signal(self, number: signal.Signals) -> None:
         if self._open:
             self._signal = number.name
@@ -217,12 +244,14 @@ class Coordinator:
             try:
                 if not await self.store.renew(self.owner, self._clock.now(), self._lease):
                     await self.store.join(self.owner, self._clock.now(), self._lease)
-            except CompensateError as error:
+            except Exception as error:  # whatever it is, without a lease all sagas are lost
                 self._report("the lease could not be renewed; trying again", error)
 
     async def _look_around(self) -> None:
         while True:
             await asyncio.sleep(self._poll)
+            if not self._open:
+                return  # it drains
             try:
                 if self._recovers:
                     await self._adoption.all()
@@ -230,8 +259,10 @@ class Coordinator:
                 for request in await self.store.requests(self.owner):
                     if request.number not in self._requests:
                         task = self._requests[request.number] = asyncio.create_task(self._carry_out(request))
-                        task.add_done_callback(lambda _, number=request.number: self._requests.pop(number, None))
-            except CompensateError as error:
+                        task.add_done_callback(
+                            lambda _, number=request.number: self._requests.pop(number, None)
+                        )
+            except Exception as error:  # whatever it is, orphans and requests have to be looked for
                 self._report("the store could not be looked through; trying again", error)
 
     async def _carry_out(self, request: Request) -> None:
@@ -287,7 +318,8 @@ class Coordinator:
         else:
             check_saga_id(saga_id)
         self.check_running(saga_id)
-        if saga.name not in self.sagas:
+        known = self.sagas.get(saga.name)
+        if known is None or known.definition is not saga.definition:
             self._learn(saga)
         while True:
             try:
@@ -344,6 +376,8 @@ class Coordinator:
 
     def check_running(self, saga_id: str) -> None:
         """Raise `Stopped` if the coordinator is shut down or shutting down."""
+        if not self._entered:
+            raise Stopped(f"saga {saga_id}: the coordinator has not begun; use it within `async with`")
         if not self._open:
             by = f" by {self._signal}" if self._signal else ""
             raise Stopped(
@@ -380,7 +414,13 @@ class Coordinator:
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page:
-        """Records of sagas, newest first; `cursor` of a page continues behind it."""
+        """Records of sagas, newest first; `cursor` of a page continues behind it.
+
+        Raises:
+            IllegalRequest: `cursor` is none, or `limit` is below 1.
+        """
+        if limit < 1:
+            raise IllegalRequest(f"a page of {limit} sagas; give a limit of 1 or more")
         return await self.store.page(status=status, name=name, cursor=cursor, limit=limit)
 
     async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:
@@ -412,8 +452,12 @@ class Coordinator:
     async def wait_for_end(self, saga_id: str) -> bool:
         """Wait for the end of a saga that runs elsewhere; `False` once it runs here."""
         while True:
-            if (await self.record(saga_id)).status in s.ENDS:
-                return True
+            try:
+                if (await self.record(saga_id)).status in s.ENDS:
+                    return True
+            except Unavailable:
+                self.check_running(saga_id)  # it is the store of a coordinator that was closed
+                raise
             self.check_running(saga_id)
             if self.execution(saga_id) is not None:
                 return False
@@ -461,7 +505,7 @@ class Coordinator:
         """Say that a stuck node was undone by hand; or, with `output` (JSON text), what its action returned."""
         return await self.ask(saga_id, "resolve", verbs.Ask(who, reason, node, output))
 
-    async def ask(self, saga_id: str, verb: Verb, ask: verbs.Ask, wait: float | None = None) -> Run[Any]:
+    async def ask(self, saga_id: str, verb: Verb, ask: verbs.Ask) -> Run[Any]:
         """Have a request carried out by whoever owns the saga; adopt it if nobody alive does.
 
         Raises:

@@ -27,6 +27,7 @@ from compensate.errors import (
     CorruptLog,
     DeserializeFailed,
     Fenced,
+    Stopped,
     StoreError,
     Unavailable,
 )
@@ -554,6 +555,10 @@ class Execution:
             self.caller.expire(self.place)
             self._driver.cancel()
         self.crew.abandon()
+
+    def forsake(self) -> None:
+        """What still runs does not end, and the saga is given up meanwhile: nothing more is written here."""
+        self.lost = Stopped(f"saga {self.id}: the coordinator was shut down before its actions had ended")
 
     async def _stopped(self) -> s.SagaStatus | None:
         while self.crew.running:

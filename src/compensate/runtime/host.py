@@ -22,6 +22,7 @@ from compensate.errors import (
     IllegalRequest,
     NotFound,
     SagaExists,
+    Stopped,
     Unavailable,
     UnsupportedVersion,
 )
@@ -31,7 +32,10 @@ from compensate.runtime.setting import Setting
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
 
 _RETIREMENT: Final = 1.0
-"""Seconds to wait for cancelled actions of a saga that comes back; longer would hold up other sagas."""
+"""Seconds to wait for cancelled actions to end; longer would hold up other sagas, or the end of the process."""
+
+_MOST_BINDINGS: Final = 1_000
+"""Dags whose bindings are kept: who builds a dag for every saga must not fill the memory with them."""
 
 
 class Host:
@@ -96,8 +100,14 @@ class Host:
     def _bindings_of(self, saga: Saga[..., Any]) -> Bindings:
         bindings = self._bindings.get(saga.fingerprint)
         if bindings is None:
-            bindings = self._bindings[saga.fingerprint] = Bindings(saga.plan, self.registry.get)
+            bindings = Bindings(saga.plan, self.registry.get)
+            self._keep(saga.fingerprint, bindings)
         return bindings
+
+    def _keep(self, fingerprint: str, bindings: Bindings) -> None:
+        if len(self._bindings) >= _MOST_BINDINGS:
+            del self._bindings[next(iter(self._bindings))]
+        self._bindings[fingerprint] = bindings
 
     # -- stored sagas ------------------------------------------------------
 
@@ -116,16 +126,14 @@ class Host:
             await self.adopt(stored)
         except (Fenced, Conflict, Unavailable) as error:
             self.setting.report(f"saga {stored.record.id} could not be adopted; trying again", error)
-        except CompensateError as error:
+        except Exception as error:
             self._report_damaged(stored.record.id, error)
 
     def _report_damaged(self, saga_id: str, error: BaseException) -> None:
         self.damaged[saga_id] = error
         self.setting.report(f"saga {saga_id} cannot be gone on with; the others are not held up", error)
 
-    async def adopt(
-        self, stored: StoredSaga, change: Callable[[Machine, float], bool] | None = None
-    ) -> bool:
+    async def adopt(self, stored: StoredSaga, change: Callable[[Machine, float], bool] | None = None) -> bool:
         """Go on with a saga that was claimed, unless it is parked, or has ended and is not to be changed.
 
         Args:
@@ -216,7 +224,7 @@ class Host:
             except NotFound as error:
                 bindings = Bindings.unbound(plan, str(error))
             else:
-                self._bindings[fingerprint] = bindings
+                self._keep(fingerprint, bindings)
         machine = Machine.fold(bindings.plan, saga_id, stored.events, epoch, self.grace)
         execution = Execution(machine, bindings, self.setting)
         execution.owner = self.owner
@@ -225,6 +233,8 @@ class Host:
     # -- life --------------------------------------------------------------
 
     def _launch(self, execution: Execution) -> None:
+        if self.stopping:
+            execution.stop()  # it was about to begin; whoever has it next goes on
         self.tasks[execution.id] = asyncio.create_task(self._drive(execution), name=f"saga {execution.id}")
 
     async def _drive(self, execution: Execution) -> s.SagaStatus | None:
@@ -236,6 +246,8 @@ class Host:
             )
             execution.abandon()
             return None
+        except Stopped:
+            return None  # it was forsaken
         except Exception as error:
             self._report_damaged(execution.id, error)
             execution.abandon()
@@ -264,7 +276,9 @@ class Host:
                 execution.abandon()
             for task in late:
                 task.cancel()
-            await asyncio.wait(late)
+            await asyncio.wait(late, timeout=_RETIREMENT)
+            for execution in list(self.live.values()):
+                execution.forsake()  # its action does not listen
         for task in tasks:
-            if not task.cancelled() and task.exception() is not None:
+            if task.done() and not task.cancelled() and task.exception() is not None:
                 self.setting.report(f"{task.get_name()}: it stopped", task.exception() or RuntimeError())
