@@ -133,6 +133,11 @@ class Execution:
                 self.setting.slots.offer()  # it may have waited for room, and will not use it
             raise
 
+    def withdraw(self) -> None:
+        """It has begun and is not to be driven."""
+        self.ended = True
+        self._give_back(self._commands or [])
+
     async def drive(self) -> s.SagaStatus | None:
         """Run until the saga ends; `None` if it was stopped before.
 

@@ -94,6 +94,9 @@ class Host:
             if not isinstance(error, SagaExists):
                 self.orphans.add(saga_id)
             raise
+        if self.live.get(saga_id) is not execution:
+            execution.withdraw()  # it was adopted elsewhere, and here again, before the store's answer came
+            return execution
         self._launch(execution)
         return execution
 

@@ -68,11 +68,11 @@ def careful(
 
 
 def _stored_before(failed: StoreCall, calls: Iterable[StoreCall]) -> bool:
-    """Whether its coordinator had stored the saga before: then this was a second start, and it was told so."""
+    """Whether its coordinator has stored the saga: then this was a second start, and it was told so."""
     return any(
         call.call == "create" and call.saga == failed.saga and call.actor == failed.actor
         for call in calls
-        if call.outcome == OK and call.done < failed.done
+        if call.outcome == OK
     )
 
 
