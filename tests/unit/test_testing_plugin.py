@@ -98,7 +98,7 @@ def test_a_fault_is_injected_by_node(coordinator: VirtualCoordinator, inject: Ca
     def both() -> int:
         return quick()
 
-    inject("quick", fail="before", repeat=2)
+    inject("quick", fail="before")
     with coordinator as c, pytest.raises(RolledBack):
         c.run(both)
     other = VirtualCoordinator()
