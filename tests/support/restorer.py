@@ -52,7 +52,7 @@ async def main(url: str, saga_id: str, way: str) -> None:
     await store.open()
     executor = await SagaExecutor.from_stored(store, saga_id, registry())
     if way == "back":
-        await executor.rollback("asked for")
+        await executor.rollback("because")
     try:
         say(await executor.execute())
     except RolledBack as error:

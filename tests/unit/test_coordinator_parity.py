@@ -225,7 +225,7 @@ def test_a_new_process_restores_a_saga_by_the_names_of_its_actions(
         else [
             "undo shipped hold on lamp",
             "undo hold on lamp",
-            "saga o1 was rolled back: request: asked for",
+            "saga o1 was rolled back: it was asked for: because",
         ]
     )
 

@@ -12,6 +12,7 @@ from compensate import (
     ActionNotFound,
     ActionRegistry,
     DagBuilder,
+    DefinitionError,
     DeserializeFailed,
     IllegalRequest,
     Inject,
@@ -29,6 +30,7 @@ from compensate import (
     action,
     action_constant,
     action_node,
+    fan_out,
     inject_error_action,
     no_op_undo,
     open_store,
@@ -585,6 +587,32 @@ async def test_actions_and_undos_are_repeated_as_asked() -> None:
     assert DONE.count("do database") == 3
     assert DONE.count("undo a-db") == 2
     assert DONE.count("do cache") == DONE.count("undo a-cache") == 1
+
+
+async def test_an_error_is_injected_into_one_element_of_a_fan_out() -> None:
+    @saga
+    def several(names: list[str]) -> list[str]:
+        return fan_out(database, names)
+
+    executor = SagaExecutor(several, inject={"database[1]": Inject(fail="before")})
+    with pytest.raises(RolledBack) as caught:
+        await executor.execute(["a", "b", "c"])
+    assert caught.value.node == "database[1]"
+    assert sorted(DONE) == ["do database", "do database", "undo a-db", "undo c-db"]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("westt/server", "it has no node 'westt/server'"),
+        ("server", "it has no node 'server'"),
+        ("west", "it runs no action at 'west'"),
+        ("check[0]", r"it has no node 'check\[0\]'"),
+    ],
+)
+def test_a_fault_that_could_never_fire_is_refused(path: str, why: str) -> None:
+    with pytest.raises(DefinitionError, match=f"saga town: inject: {why}; name an action's node by its path"):
+        SagaExecutor(town, inject={path: Inject(fail="before")})
 
 
 def _registry_of(one: Any) -> ActionRegistry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar, overload
 
@@ -16,8 +16,8 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
-from compensate.core.plan import Plan
-from compensate.errors import ActionFailed, CompensateError, IllegalRequest, ParamsInvalid
+from compensate.core.plan import ACTION, FAN_END, Plan
+from compensate.errors import ActionFailed, CompensateError, DefinitionError, IllegalRequest, ParamsInvalid
 from compensate.runtime import trace
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
@@ -52,7 +52,7 @@ class SagaExecutor(Generic[T]):
         deps: Given to actions and undos as `ctx.deps`.
         clock: Where time comes from.
         pool: Where plain functions run; the event loop's own pool by default.
-        inject: Faults on order, by path of node.
+        inject: Faults on order, by path of node; for one that could never fire, `DefinitionError`.
         grace: Seconds for which a rollback by request waits for running actions.
     """
 
@@ -84,10 +84,27 @@ class SagaExecutor(Generic[T]):
         else:
             self._plan = saga.plan
             self._bindings = _bindings(saga)
+        self._check(inject or {})
         self._execution: Execution | None = None
         self._stored: Machine | None = None
         self._straight: Straight | None = None
         self._cut_off = False
+
+    def _check(self, inject: Mapping[str, Inject]) -> None:
+        """Refuse faults that could never fire."""
+        plan = self._plan
+        for path in inject:
+            i = plan.index.get(path)
+            fan = plan.index.get(path.rpartition("[")[0]) if i is None and path.endswith("]") else None
+            if (i is not None and plan.kinds[i] == ACTION) or (
+                fan is not None and plan.kinds[fan] == FAN_END
+            ):
+                continue
+            what = "has no node" if i is None else "runs no action at"
+            raise DefinitionError(
+                f"saga {plan.dag.name}: inject: it {what} {path!r}; name an action's node by its path, as "
+                "'subsaga/node', or an element of a fan-out, as 'node[0]'"
+            )
 
     @classmethod
     async def from_stored(
@@ -219,19 +236,18 @@ class SagaExecutor(Generic[T]):
         machine = Machine(self._plan, self.id, 1, self._grace)
         now = self._setting.clock.now()
         machine.create(params, now, None if seconds is None else now + seconds)
-        return self._execute(
-            machine,
-            lambda events: NewSaga(
-                self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now
-            ),
-        )
+
+        def created(events: list[Event]) -> NewSaga:
+            return NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
+
+        return self._execute(machine, created)
 
     def _take_over(self, machine: Machine) -> Execution:
         machine.grace = self._grace
         execution = self._execution = self._execute(machine)
         return execution
 
-    def _execute(self, machine: Machine, new: Any = None) -> Execution:
+    def _execute(self, machine: Machine, new: Callable[[list[Event]], NewSaga] | None = None) -> Execution:
         execution = Execution(machine, self._bindings, self._setting, new)
         execution.owner = OWNER
         execution.log = self.events

@@ -188,7 +188,11 @@ def rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
     node, why = rollback.node, rollback.why or _WHY.get(rollback.cause, "")
     if rollback.cause == "failure":
         why = short_reason(why)
-    because = f"node {node!r} failed: {why}" if node else f"{rollback.cause}: {why}"
+    because = why
+    if node:
+        because = f"node {node!r} failed: {why}"
+    elif rollback.cause == "request" and rollback.why:
+        because = f"it was asked for: {why}"
     return RolledBack(f"saga {saga_id} was rolled back: {because}", saga_id=saga_id, node=node, reason=why)
 
 
