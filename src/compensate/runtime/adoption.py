@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from compensate.core import states as s
-from compensate.core.machine import Machine
 from compensate.errors import CompensateError, CorruptLog, SagaNotFound, StoreError, Unavailable
+from compensate.runtime.execution import Change
 from compensate.runtime.host import Host
 from compensate.stores.base import Damaged, StoredSaga
 
@@ -110,7 +109,7 @@ class Adoption:
                 self._host.damaged[saga_id] = error
             self._wanted.discard(saga_id)
 
-    async def one(self, saga_id: str, change: Callable[[Machine, float], bool] | None = None) -> bool | None:
+    async def one(self, saga_id: str, change: Change | None = None) -> bool | None:
         """Go on with one saga, unless it runs here already.
 
         Args:

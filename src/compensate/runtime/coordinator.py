@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
@@ -17,11 +18,12 @@ from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
 from compensate.core import events as e
 from compensate.core import states as s
+from compensate.core.dag import Dag
 from compensate.core.events import Event
-from compensate.core.machine import Machine
 from compensate.core.names import check_name, check_saga_id
 from compensate.errors import (
     CompensateError,
+    DefinitionError,
     Fenced,
     IllegalRequest,
     SagaExists,
@@ -33,7 +35,7 @@ from compensate.errors import (
 from compensate.runtime import verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.clock import Clock, SystemClock
-from compensate.runtime.execution import Execution
+from compensate.runtime.execution import Change, Execution
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
@@ -75,6 +77,9 @@ class Coordinator:
         observers: Told of events that have just become durable.
         inject: Faults on order, by path of node, for tests and drills.
         stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
+
+    Raises:
+        DefinitionError: A setting makes no sense.
     """
 
     def __init__(
@@ -107,6 +112,15 @@ class Coordinator:
         self.owner = (
             check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         )
+        for name, seconds in (("lease", lease), ("poll", poll)):
+            if not 0 < seconds < math.inf:
+                raise DefinitionError(f"Coordinator: {name} is {seconds}; give seconds above 0")
+        for name, seconds in (("grace", grace), ("drain", drain)):
+            if not seconds >= 0:
+                raise DefinitionError(f"Coordinator: {name} is {seconds}; give seconds, 0 or more")
+        for name, count in (("max_actions", max_actions), ("threads", threads)):
+            if count < 1:
+                raise DefinitionError(f"Coordinator: {name} is {count}; give 1 or more")
         self._lease = lease
         self._poll = poll
         self._drain = drain
@@ -370,6 +384,13 @@ class Coordinator:
         """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
         return Run(self, saga_id, None, self.execution(saga_id))
 
+    def definition_of(self, dag: Dag) -> Saga[..., Any] | None:
+        """The saga definition with just this dag, if it is known here."""
+        saga = self.sagas.get(dag.name)
+        if saga is None or (saga.dag is not dag and saga.encoded != r.encode_dag(dag)):
+            return None
+        return saga
+
     def execution(self, saga_id: str) -> Execution | None:
         """The execution of a saga that runs here."""
         return self._host.live.get(saga_id)
@@ -556,5 +577,5 @@ class Coordinator:
                 return done is True
 
 
-def _change(verb: Verb, ask: verbs.Ask) -> Callable[[Machine, float], bool]:
-    return lambda machine, now: verbs.apply(machine, verb, ask, now)
+def _change(verb: Verb, ask: verbs.Ask) -> Change:
+    return lambda execution, now: verbs.apply(execution.machine, execution.bindings, verb, ask, now)

@@ -10,11 +10,10 @@ request, an alarm) is handled by a side step on the same machine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Container, Coroutine
+from typing import Any, Final, TypeAlias
 
 from compensate.codec import records as r
-from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.commands import Ask, CancelAction, Command, RunAction, RunUndo, WaitUntil
 from compensate.core.dag import ActionNode, SubsagaNode
@@ -22,44 +21,27 @@ from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.core.names import Direction
 from compensate.errors import (
-    CompensateError,
-    Conflict,
-    CorruptLog,
     DeserializeFailed,
     Fenced,
     Stopped,
-    StoreError,
-    Unavailable,
 )
 from compensate.runtime import stretch
-from compensate.runtime.bindings import Bindings, Values
+from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls import Caller
 from compensate.runtime.crew import Crew
 from compensate.runtime.setting import Setting
-from compensate.stores.base import NewSaga, StoredSaga
-
-_FACTS: Final = frozenset(
-    {
-        e.COMPLETED,
-        e.FAILED,
-        e.IN_DOUBT,
-        e.UNDONE,
-        e.UNDO_FAILED,
-        e.RETRIED,
-        e.SKIPPED,
-        e.RESOLVED,
-        e.SUPPLIED,
-        e.SAGA_PAUSED,
-        e.SAGA_RESUMED,
-    }
-)
-"""Events that say what happened outside, as opposed to what the machine decided."""
+from compensate.runtime.writing import Writing
+from compensate.stores.base import NewSaga
 
 _RUNS: Final = (RunAction, RunUndo)
 """Not written as a union: to make one each time costs more than to look."""
 
 
-class Execution:
+Change: TypeAlias = "Callable[[Execution, float], bool]"
+"""An operator's request, given the time. Returns `False` to be asked again when something has landed."""
+
+
+class Execution(Writing):
     """One saga being run here.
 
     Args:
@@ -76,32 +58,19 @@ class Execution:
         setting: Setting,
         new: Callable[[list[Event]], NewSaga] | None = None,
     ) -> None:
-        self.machine = machine
-        self.bindings = bindings
-        self.setting = setting
-        self.values = Values(machine)
+        super().__init__(machine, bindings, setting, new)
         self.exceptions: dict[tuple[str, Direction], BaseException] = {}
         """The last one that each node's action or undo raised here."""
         self.crew = Crew(self)
         """Runs what does not run in place."""
         self.cancelled: set[int] = set()
         """Nodes whose action was cancelled because a rollback's grace was over."""
-        self._new = new
         self.caller = Caller(self)
-        self._watchers: list[asyncio.Future[None]] = []
-        self._awaiting: list[asyncio.Future[None]] = []
 
-    log: list[Event] | None = None
-    """Where to keep the events that are durable, if anywhere."""
-    owner = ""
     stopping = False
-    ended = False
     lingering = 0
     """How many threads go on behind actions or undos that timed out."""
     _commands: list[Command] | None = None
-    _saving: asyncio.Future[None] | None = None
-    lost: CompensateError | None = None
-    """Why nothing more is written here; what the machine holds beyond that is not in the log."""
     _waiter: asyncio.Future[None] | None = None
     _alarm: asyncio.TimerHandle | None = None
     _side: asyncio.Task[None] | None = None
@@ -116,10 +85,9 @@ class Execution:
         self.place = i
         self._driver = task
 
-    @property
-    def id(self) -> str:
-        """The saga's id."""
-        return self.machine.saga_id
+    def in_flight(self) -> Container[int]:
+        """The nodes whose action or undo runs here."""
+        return {self.place, *self.crew.running}
 
     # -- driving -----------------------------------------------------------
 
@@ -180,13 +148,9 @@ class Execution:
                 await self._news()
             return await self._stopped()
         finally:
-            self.ended = True
             self._driver = None
             self._disarm()
-            if self._watchers:
-                _tell_all(self._watchers)
-            if self._awaiting:
-                _tell_all(self._awaiting)
+            self._end()
             if self.setting.slots is not None:
                 self.setting.slots.offer()  # one that was made to it, and that it did not take
 
@@ -354,165 +318,13 @@ class Execution:
             self._alarm.cancel()
             self._alarm = None
 
-    # -- saving ------------------------------------------------------------
-
-    def write(self) -> Awaitable[bool] | None:
-        """Write what is unsaved. `None`: it is durable; otherwise the awaitable says what `_save` returns."""
-        if self._saving is not None:
-            return self._save()
-        if self.lost is not None:
-            raise self.lost
-        machine = self.machine
-        events = machine.unsaved
-        machine.unsaved = []
-        try:
-            if self._new is None:
-                done = self.setting.store.append(
-                    machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING
-                )
-            else:
-                done = self.setting.store.create(self._new(events), self.owner)
-        except (Conflict, Unavailable) as error:
-            if self._new is not None:
-                raise
-            return self.read_again(events, error)
-        except BaseException as error:
-            machine.unsaved = [*events, *machine.unsaved]  # an end that is not durable is no end
-            self._lose(error)
-            raise
-        if done is not None:
-            return self._until(done, events)
-        self._new = None
-        if self.log is not None:
-            self.log += events
-        if self._watchers or self.setting.observers:
-            self._tell(events)
-        return None
-
-    async def _until(self, done: Awaitable[None], events: list[Event]) -> bool:
-        """Wait for a write; nobody else writes meanwhile."""
-        self._saving = asyncio.get_running_loop().create_future()
-        try:
-            await done
-        except (Conflict, Unavailable) as error:
-            if self._new is not None:
-                raise
-            try:
-                return await self.read_again(events, error)
-            except BaseException as worse:
-                self._lose(worse)
-                raise
-        except BaseException as error:
-            self.machine.unsaved = [*events, *self.machine.unsaved]
-            self._lose(error)
-            raise
-        finally:
-            self._saving.set_result(None)
-            self._saving = None
-        self._new = None
-        if self.log is not None:
-            self.log += events
-        if self._watchers or self.setting.observers:
-            self._tell(events)
-        return True
-
-    def _lose(self, error: BaseException) -> None:
-        """A write failed for good: nothing more is written here, whoever asks (S10)."""
-        if isinstance(error, CompensateError):
-            self.lost = error
-        else:
-            self.lost = Unavailable(f"saga {self.id}: a write was cut off ({type(error).__name__})")
-
-    async def _save(self) -> bool:
-        """Make what the machine decided durable.
-
-        Returns:
-            `False` if the log had to be read again; what was decided is void then, and the machine another.
-        """
-        machine = self.machine
-        while self._saving is not None:
-            await asyncio.shield(self._saving)  # others wait for it too
-        if self.lost is not None:
-            raise self.lost
-        if self.machine is not machine:
-            return False
-        if not machine.unsaved:
-            return True
-        done = self.write()
-        return done is None or await done
-
-    async def read_again(self, lost: list[Event], error: StoreError) -> bool:
-        """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again.
-
-        Always `False`: what was decided is void.
-        """
-        self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
-        old = self.machine
-        stored = await self._load_patiently()
-        if stored.record.epoch != old.epoch:
-            raise Fenced(
-                f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}"
-            )
-        machine = Machine.fold(
-            self.bindings.plan, self.id, stored.events, old.epoch, old.grace, lingering=old.lingering
-        )
-        self.machine = self.values.machine = machine
-        now = self.setting.clock.now()
-        for event in [*lost, *old.unsaved]:  # the latter were told while it was being read
-            if event.type in _FACTS or (event.type == e.SAGA_ROLLBACK and self._asked_for(event)):
-                try:
-                    machine.record_again(event, now)
-                except CorruptLog:
-                    continue  # it is in the log already
-        machine.interrupted(now, except_for={self.place, *self.crew.running})
-        return False
-
-    async def _load_patiently(self) -> StoredSaga:
-        delay = 0.05
-        while True:
-            try:
-                return await self.setting.store.load(self.id)
-            except (Unavailable, Conflict) as error:
-                self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 5.0)
-
-    @staticmethod
-    def _asked_for(event: Event) -> bool:
-        return isinstance(event.data, e.Rollback) and event.data.cause == "request"
-
-    def _tell(self, events: Sequence[Event]) -> None:
-        _tell_all(self._watchers)
-        for observer in self.setting.observers:
-            try:
-                observer(self.id, events)
-            except Exception as error:
-                self.setting.report(f"saga {self.id}: an observer raised", error)
-
-    def watch(self) -> asyncio.Future[None]:
-        """A future that is done when the log has grown, or the execution is over."""
-        return self._join(self._watchers)
-
-    def over(self) -> asyncio.Future[None]:
-        """A future that is done when the execution is over."""
-        return self._join(self._awaiting)
-
-    def _join(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
-        future = asyncio.get_running_loop().create_future()
-        if self.ended:
-            future.set_result(None)
-        else:
-            waiting.append(future)
-        return future
-
     # -- from outside ------------------------------------------------------
 
-    async def request(self, change: Callable[[Machine, float], bool | None]) -> bool:
+    async def request(self, change: Change) -> bool:
         """Apply an operator's request to the machine and make it durable.
 
         Args:
-            change: Calls one of the machine's request methods. Returns `False` to be called again when something
-                has landed.
+            change: Calls one of the machine's request methods.
 
         Returns:
             `False` if the execution was over before the request could be applied.
@@ -526,7 +338,7 @@ class Execution:
         if self._new is not None:
             return False  # its start came to nothing
         while not self.ended:
-            if change(self.machine, self.setting.clock.now()) is not False:
+            if change(self, self.setting.clock.now()):
                 try:
                     await self.save()
                 except Fenced as error:
@@ -538,16 +350,6 @@ class Execution:
                 return True
             await self.watch()
         return False
-
-    async def save(self) -> None:
-        """Make durable what has been told or asked. Whoever waits for it may give up; the write does not."""
-        task = asyncio.create_task(self._save_all())
-        task.add_done_callback(_hear)
-        await asyncio.shield(task)
-
-    async def _save_all(self) -> None:
-        while self.machine.unsaved or self._saving is not None:
-            await self._save()
 
     def stop(self) -> None:
         """Start nothing more. `drive` returns when what runs has landed."""
@@ -571,19 +373,6 @@ class Execution:
         if self.machine.unsaved:
             await self._save()
         return self.machine.status if self.machine.status in s.ENDS else None
-
-
-def _hear(task: asyncio.Task[None]) -> None:
-    """What it raised is known to the execution, even where nobody waits any more."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _tell_all(waiting: list[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_result(None)
-    waiting.clear()
 
 
 def _count_runs(commands: list[Command]) -> int:

@@ -18,7 +18,7 @@ from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
 from compensate.core.plan import ACTION, FAN_END, Plan
 from compensate.errors import ActionFailed, CompensateError, DefinitionError, IllegalRequest, ParamsInvalid
-from compensate.runtime import trace
+from compensate.runtime import trace, verbs
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
@@ -272,12 +272,15 @@ class SagaExecutor(Generic[T]):
             IllegalRequest: Nothing has been executed, a pivot has completed, or it is stuck or rolled back.
             Stuck: An undo could not be done.
         """
+        ask = verbs.Ask(who, reason)
         execution = self._execution
         straight = self._straight
         if execution is None and straight is not None and straight.status not in s.ENDS:
             execution = straight.take_over()
         if execution is not None and not execution.ended:
-            await execution.request(lambda machine, now: machine.roll_back(now, who=who, why=reason))
+            await execution.request(
+                lambda execution, now: execution.machine.roll_back(now, who=ask.who, why=ask.why)
+            )
             return
         if execution is not None:
             exceptions = execution.exceptions
@@ -289,7 +292,7 @@ class SagaExecutor(Generic[T]):
             )
         execution = await self._go_on()
         execution.exceptions = exceptions
-        execution.machine.roll_back(self._setting.clock.now(), who=who, why=reason)
+        execution.machine.roll_back(self._setting.clock.now(), who=ask.who, why=ask.why)
         self._execution = execution
         await execution.drive()
         if execution.machine.status != s.ROLLED_BACK:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from compensate.authoring import ActionRegistry, Saga
@@ -27,7 +27,7 @@ from compensate.errors import (
     UnsupportedVersion,
 )
 from compensate.runtime.bindings import Bindings, unreadable
-from compensate.runtime.execution import Execution
+from compensate.runtime.execution import Change, Execution
 from compensate.runtime.setting import Setting
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
 
@@ -136,7 +136,7 @@ class Host:
         self.damaged[saga_id] = error
         self.setting.report(f"saga {saga_id} cannot be gone on with; the others are not held up", error)
 
-    async def adopt(self, stored: StoredSaga, change: Callable[[Machine, float], bool] | None = None) -> bool:
+    async def adopt(self, stored: StoredSaga, change: Change | None = None) -> bool:
         """Go on with a saga that was claimed, unless it is parked, or has ended and is not to be changed.
 
         Args:
@@ -192,7 +192,7 @@ class Host:
         if ends:
             await asyncio.wait(ends, timeout=_RETIREMENT)
 
-    def _prepare(self, execution: Execution, change: Callable[[Machine, float], bool] | None) -> bool:
+    def _prepare(self, execution: Execution, change: Change | None) -> bool:
         """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""
         machine = execution.machine
         now = self.setting.clock.now()
@@ -212,7 +212,7 @@ class Host:
             machine.unpark(now)
         if machine.status not in s.ENDS:
             machine.interrupted(now)
-        return change is not None and not change(machine, now)
+        return change is not None and not change(execution, now)
 
     def _fold(self, stored: StoredSaga, epoch: int) -> Execution:
         saga_id, fingerprint = stored.record.id, stored.record.fingerprint

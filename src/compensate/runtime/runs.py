@@ -17,7 +17,7 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
-from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stuck
+from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stopped, Stuck
 from compensate.runtime.bindings import Bindings, Values, unreadable
 from compensate.runtime.failures import revive
 from compensate.runtime.trace import TraceRecord, trace
@@ -229,6 +229,7 @@ class Run(Generic[T]):
         self._coordinator = coordinator
         self._saga = saga
         self._execution = execution
+        self._last: Execution | None = None
 
     async def result(self) -> T:
         """Wait for the end.
@@ -244,7 +245,12 @@ class Run(Generic[T]):
             Stopped: The coordinator was shut down first; the saga is resumable.
         """
         while True:
-            execution = await self._ended()
+            try:
+                execution = self._last = await self._ended()
+            except Stopped:
+                if self._last is None:
+                    raise
+                execution = self._last  # nothing can be read any more, but this end was seen
             if execution is not None:
                 fold: Fold = execution.machine
                 exceptions = execution.exceptions
@@ -256,10 +262,11 @@ class Run(Generic[T]):
         if fold.status != s.COMPLETED:
             raise ending(fold, exceptions)
         data = Values(fold).output(fold.plan.end)
-        if self._saga is None or self._saga.output is None:
+        saga = self._saga or self._coordinator.definition_of(fold.plan.dag)
+        if saga is None or saga.output is None:
             output: T = r.from_json(data)
             return output
-        return self._saga.output.decode(data)  # type: ignore[no-any-return]
+        return saga.output.decode(data)  # type: ignore[no-any-return]
 
     async def _ended(self) -> Execution | None:
         """Wait for an end; the execution if it ended here."""

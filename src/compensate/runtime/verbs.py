@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from compensate.codec import records as r
 from compensate.core.machine import Machine
+from compensate.core.plan import ACTION
 from compensate.errors import DeserializeFailed, IllegalRequest
+from compensate.runtime.bindings import Bindings
 from compensate.stores.base import Verb
 
 
@@ -19,6 +23,9 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
         node: For `retry`, `skip`, `resolve`: which node.
         output: For `resolve`: what the action returned, as JSON text.
         grace: For `rollback`: seconds to wait for running actions.
+
+    Raises:
+        IllegalRequest: The log could not hold it.
     """
 
     who: str = ""
@@ -26,6 +33,21 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str = ""
     output: str | None = None
     grace: float | None = None
+
+    def __post_init__(self) -> None:
+        texts: tuple[tuple[str, object], ...] = (("who", self.who), ("reason", self.why), ("node", self.node))
+        for what, text in texts:
+            if not isinstance(text, str):
+                raise IllegalRequest(f"a request: {what} is {text!r}; give a text")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise IllegalRequest(
+                    f"a request: {what} is {text!r}, which holds a lone surrogate; decode it properly first"
+                ) from None
+        grace: object = self.grace
+        if grace is not None and not (isinstance(grace, int | float) and 0 <= grace < math.inf):
+            raise IllegalRequest(f"a request: grace is {grace!r}; give seconds, 0 or more")
 
 
 _decoder = msgspec.json.Decoder(Ask)
@@ -48,8 +70,8 @@ def decode(data: bytes) -> Ask:
         raise IllegalRequest(f"a request cannot be read: {error}") from None
 
 
-def apply(machine: Machine, verb: Verb, ask: Ask, now: float) -> bool:
-    """Carry a request out on the machine.
+def apply(machine: Machine, bindings: Bindings, verb: Verb, ask: Ask, now: float) -> bool:
+    """Carry a request out on the machine, whose plan is joined to code by `bindings`.
 
     Returns:
         `False` if it has to be asked again when something has landed.
@@ -68,16 +90,26 @@ def apply(machine: Machine, verb: Verb, ask: Ask, now: float) -> bool:
     elif verb == "skip":
         machine.skip(ask.node, now, who=ask.who, why=ask.why)
     elif verb == "resolve":
-        machine.resolve(ask.node, now, who=ask.who, why=ask.why, output=_output(ask))
+        machine.resolve(ask.node, now, who=ask.who, why=ask.why, output=_output(ask, machine, bindings))
     else:
         raise IllegalRequest(f"a request asks for {verb!r}, which this version does not know")
     return True
 
 
-def _output(ask: Ask) -> bytes | None:
+def _output(ask: Ask, machine: Machine, bindings: Bindings) -> bytes | None:
+    """What the operator says that the action returned; recorded, it can never be changed (S5)."""
     if ask.output is None:
         return None
     try:
-        return r.to_json(r.from_json(ask.output.encode()))
+        output = r.to_json(r.from_json(ask.output.encode()))
     except (DeserializeFailed, UnicodeEncodeError) as error:
         raise IllegalRequest(f"resolve {ask.node!r}: the output is no JSON: {error}") from None
+    i = machine.plan.index.get(ask.node, -1)
+    if i >= 0 and machine.plan.kinds[i] == ACTION:  # else the machine says what is wrong
+        try:
+            bindings.of(i, machine).decode(output)
+        except DeserializeFailed as error:
+            raise IllegalRequest(
+                f"resolve {ask.node!r}: the output is not what its action returns: {error.__cause__ or error}"
+            ) from None
+    return output
