@@ -1,0 +1,259 @@
+"""Writing: an execution's side towards the store.
+
+One write at a time; what others record meanwhile goes with the next. After a failed
+write the log alone says what is true (S10): the machine is thrown away and folded
+anew, and facts that the log does not hold are told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Sequence
+from typing import Final
+
+from compensate.core import events as e
+from compensate.core import states as s
+from compensate.core.events import Event
+from compensate.core.machine import Machine
+from compensate.errors import CompensateError, Conflict, CorruptLog, Fenced, StoreError, Unavailable
+from compensate.runtime.bindings import Bindings, Values
+from compensate.runtime.setting import Setting
+from compensate.stores.base import NewSaga, StoredSaga
+
+_FACTS: Final = frozenset(
+    {
+        e.COMPLETED,
+        e.FAILED,
+        e.IN_DOUBT,
+        e.UNDONE,
+        e.UNDO_FAILED,
+        e.RETRIED,
+        e.SKIPPED,
+        e.RESOLVED,
+        e.SUPPLIED,
+        e.SAGA_PAUSED,
+        e.SAGA_RESUMED,
+    }
+)
+"""Events that say what happened outside, as opposed to what the machine decided."""
+
+
+class Writing:
+    """The machine of one saga, and its log.
+
+    Args:
+        machine: Freshly created, or folded from the store.
+        bindings: Of the machine's plan.
+        setting: What is shared.
+        new: Describes the saga if it is not stored yet; given its first events by the first save.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        bindings: Bindings,
+        setting: Setting,
+        new: Callable[[list[Event]], NewSaga] | None = None,
+    ) -> None:
+        self.machine = machine
+        self.bindings = bindings
+        self.setting = setting
+        self.values = Values(machine)
+        self._new = new
+        self._watchers: list[asyncio.Future[None]] = []
+        self._awaiting: list[asyncio.Future[None]] = []
+
+    log: list[Event] | None = None
+    """Where to keep the events that are durable, if anywhere."""
+    owner = ""
+    ended = False
+    lost: CompensateError | None = None
+    """Why nothing more is written here; what the machine holds beyond that is not in the log."""
+    _saving: asyncio.Future[None] | None = None
+
+    @property
+    def id(self) -> str:
+        """The saga's id."""
+        return self.machine.saga_id
+
+    def in_flight(self) -> Container[int]:
+        """The nodes whose action or undo runs here."""
+        raise AssertionError("an execution says what it runs")
+
+    def write(self) -> Awaitable[bool] | None:
+        """Write what is unsaved. `None`: it is durable; otherwise the awaitable says what `_save` returns."""
+        if self._saving is not None:
+            return self._save()
+        if self.lost is not None:
+            raise self.lost
+        machine = self.machine
+        events = machine.unsaved
+        machine.unsaved = []
+        try:
+            if self._new is None:
+                done = self.setting.store.append(
+                    machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING
+                )
+            else:
+                done = self.setting.store.create(self._new(events), self.owner)
+        except (Conflict, Unavailable) as error:
+            if self._new is not None:
+                raise
+            return self.read_again(events, error)
+        except BaseException as error:
+            machine.unsaved = [*events, *machine.unsaved]  # an end that is not durable is no end
+            self._lose(error)
+            raise
+        if done is not None:
+            return self._until(done, events)
+        self._new = None
+        if self.log is not None:
+            self.log += events
+        if self._watchers or self.setting.observers:
+            self._tell(events)
+        return None
+
+    async def _until(self, done: Awaitable[None], events: list[Event]) -> bool:
+        """Wait for a write; nobody else writes meanwhile."""
+        self._saving = asyncio.get_running_loop().create_future()
+        try:
+            await done
+        except (Conflict, Unavailable) as error:
+            if self._new is not None:
+                raise
+            try:
+                return await self.read_again(events, error)
+            except BaseException as worse:
+                self._lose(worse)
+                raise
+        except BaseException as error:
+            self.machine.unsaved = [*events, *self.machine.unsaved]
+            self._lose(error)
+            raise
+        finally:
+            self._saving.set_result(None)
+            self._saving = None
+        self._new = None
+        if self.log is not None:
+            self.log += events
+        if self._watchers or self.setting.observers:
+            self._tell(events)
+        return True
+
+    def _lose(self, error: BaseException) -> None:
+        """A write failed for good: nothing more is written here, whoever asks (S10)."""
+        if isinstance(error, CompensateError):
+            self.lost = error
+        else:
+            self.lost = Unavailable(f"saga {self.id}: a write was cut off ({type(error).__name__})")
+
+    async def _save(self) -> bool:
+        """Make what the machine decided durable.
+
+        Returns:
+            `False` if the log had to be read again; what was decided is void then, and the machine another.
+        """
+        machine = self.machine
+        while self._saving is not None:
+            await asyncio.shield(self._saving)  # others wait for it too
+        if self.lost is not None:
+            raise self.lost
+        if self.machine is not machine:
+            return False
+        if not machine.unsaved:
+            return True
+        done = self.write()
+        return done is None or await done
+
+    async def read_again(self, lost: list[Event], error: StoreError) -> bool:
+        """After a failed append the log alone says what is true (S10). Facts that it does not hold are told again.
+
+        Always `False`: what was decided is void.
+        """
+        self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
+        old = self.machine
+        stored = await self._load_patiently()
+        if stored.record.epoch != old.epoch:
+            raise Fenced(
+                f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}"
+            )
+        machine = Machine.fold(
+            self.bindings.plan, self.id, stored.events, old.epoch, old.grace, lingering=old.lingering
+        )
+        self.machine = self.values.machine = machine
+        now = self.setting.clock.now()
+        for event in [*lost, *old.unsaved]:  # the latter were told while it was being read
+            if event.type in _FACTS or (event.type == e.SAGA_ROLLBACK and self._asked_for(event)):
+                try:
+                    machine.record_again(event, now)
+                except CorruptLog:
+                    continue  # it is in the log already
+        machine.interrupted(now, except_for=self.in_flight())
+        return False
+
+    async def _load_patiently(self) -> StoredSaga:
+        delay = 0.05
+        while True:
+            try:
+                return await self.setting.store.load(self.id)
+            except (Unavailable, Conflict) as error:
+                self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+    @staticmethod
+    def _asked_for(event: Event) -> bool:
+        return isinstance(event.data, e.Rollback) and event.data.cause == "request"
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        _tell_all(self._watchers)
+        for observer in self.setting.observers:
+            try:
+                observer(self.id, events)
+            except Exception as error:
+                self.setting.report(f"saga {self.id}: an observer raised", error)
+
+    def watch(self) -> asyncio.Future[None]:
+        """A future that is done when the log has grown, or the execution is over."""
+        return self._join(self._watchers)
+
+    def over(self) -> asyncio.Future[None]:
+        """A future that is done when the execution is over."""
+        return self._join(self._awaiting)
+
+    def _join(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().create_future()
+        if self.ended:
+            future.set_result(None)
+        else:
+            waiting.append(future)
+        return future
+
+    async def save(self) -> None:
+        """Make durable what has been told or asked. Whoever waits for it may give up; the write does not."""
+        task = asyncio.create_task(self._save_all())
+        task.add_done_callback(_hear)
+        await asyncio.shield(task)
+
+    async def _save_all(self) -> None:
+        while self.machine.unsaved or self._saving is not None:
+            await self._save()
+
+    def _end(self) -> None:
+        """Tell everybody who waits that it is over."""
+        self.ended = True
+        _tell_all(self._watchers)
+        _tell_all(self._awaiting)
+
+
+def _hear(task: asyncio.Task[None]) -> None:
+    """What it raised is known to the execution, even where nobody waits any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _tell_all(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
