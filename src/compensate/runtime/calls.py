@@ -267,25 +267,25 @@ class Caller:
         i: int,
         fn: Callable[..., Any],
         is_async: bool,
-        timeout: float | None,
+        seconds: float | None,
         args: list[Any],
         kwargs: dict[str, Any],
     ) -> Any:
         if not is_async:
-            return await self._call_in_thread(i, partial(fn, *args, **kwargs), timeout)
-        if timeout is None:
+            return await self._call_in_thread(i, partial(fn, *args, **kwargs), seconds)
+        if seconds is None:
             return await fn(*args, **kwargs)
-        limit = asyncio.timeout(timeout)
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return await fn(*args, **kwargs)
         except TimeoutError as error:
             self.expire(i)
             if limit.expired():
-                raise TimedOut(f"it did not end within its time limit of {timeout:g} s") from error
+                raise TimedOut(f"it did not end within its time limit of {seconds:g} s") from error
             raise
 
-    async def _call_in_thread(self, i: int, call: Callable[[], Any], timeout: float | None) -> Any:
+    async def _call_in_thread(self, i: int, call: Callable[[], Any], seconds: float | None) -> Any:
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         begun: list[float] = []
@@ -298,12 +298,12 @@ class Caller:
                 raise RuntimeError("the function raised StopIteration") from error
 
         future = loop.run_in_executor(self.execution.setting.pool, run)
-        left = timeout
+        left = seconds
         try:
             while not future.done() and (left is None or left > 0):
                 await asyncio.wait({future}, timeout=left)
-                if timeout is not None:  # waiting for a thread to be free does not count
-                    left = begun[0] + timeout - loop.time() if begun else timeout
+                if seconds is not None:  # waiting for a thread to be free does not count
+                    left = begun[0] + seconds - loop.time() if begun else seconds
         except asyncio.CancelledError:
             if not future.done():
                 self._linger(i, future)
@@ -312,7 +312,7 @@ class Caller:
             return future.result()
         self._linger(i, future)
         raise TimedOut(
-            f"it did not end within its time limit of {timeout:g} s; its thread goes on until it ends"
+            f"it did not end within its time limit of {seconds:g} s; its thread goes on until it ends"
         )
 
     def _linger(self, i: int, future: asyncio.Future[Any]) -> None:

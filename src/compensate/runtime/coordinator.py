@@ -24,7 +24,6 @@ from compensate.core.names import check_name, check_saga_id
 from compensate.errors import (
     CompensateError,
     DefinitionError,
-    Fenced,
     IllegalRequest,
     SagaExists,
     SagaNotFound,
@@ -35,15 +34,16 @@ from compensate.errors import (
 from compensate.runtime import verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.clock import Clock, SystemClock
-from compensate.runtime.execution import Change, Execution
+from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
+from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import Observer, Setting
 from compensate.runtime.slots import Slots
 from compensate.stores import open_store
-from compensate.stores.base import Answer, Page, Request, SagaRecord, Store, Verb
+from compensate.stores.base import Page, SagaRecord, Store, Verb
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -141,7 +141,7 @@ class Coordinator:
         self._host = Host(self._setting, self.registry, self.owner, grace)
         self._adoption = Adoption(self._host)
         self._background: list[asyncio.Task[None]] = []
-        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._requests = Requests(self._host, self._adoption, poll)
         self._stopped = asyncio.Event()
         self._signal = ""
         self._entered = False
@@ -216,7 +216,7 @@ class Coordinator:
 
     async def _close(self) -> None:
         await self._host.stop(self._drain)
-        others = [*self._background, *self._requests.values()]
+        others = [*self._background, *self._requests.under_way()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -270,29 +270,9 @@ class Coordinator:
                 if self._recovers:
                     await self._adoption.all()
                 await self._adoption.orphans()
-                for request in await self.store.requests(self.owner):
-                    if request.number not in self._requests:
-                        task = self._requests[request.number] = asyncio.create_task(self._carry_out(request))
-                        task.add_done_callback(
-                            lambda _, number=request.number: self._requests.pop(number, None)
-                        )
+                await self._requests.look()
             except Exception as error:  # whatever it is, orphans and requests have to be looked for
                 self._report("the store could not be looked through; trying again", error)
-
-    async def _carry_out(self, request: Request) -> None:
-        try:
-            answer = Answer()
-            if not await self._ask_here(request.saga_id, request.verb, verbs.decode(request.data)):
-                return  # somebody else's by now, who will see it
-        except StoreError as error:
-            self._report(f"saga {request.saga_id}: a request could not be carried out; trying again", error)
-            return
-        except CompensateError as error:
-            answer = Answer(str(error))
-        try:
-            await self.store.answer(request.number, answer)
-        except CompensateError as error:
-            self._report(f"saga {request.saga_id}: a request was carried out but not answered", error)
 
     # -- running sagas -----------------------------------------------------
 
@@ -533,49 +513,5 @@ class Coordinator:
             IllegalRequest: It makes no sense now. Nothing was changed.
             SagaNotFound: There is no such saga.
         """
-        if not await self._ask_here(saga_id, verb, ask):
-            number = await self.store.post(saga_id, verb, verbs.encode(ask), self._clock.now())
-            answer = await self._answered(number, saga_id, verb, ask)
-            if answer.error:
-                raise IllegalRequest(answer.error)
+        await self._requests.ask(saga_id, verb, ask)
         return self.attach(saga_id)
-
-    async def _answered(self, number: int, saga_id: str, verb: Verb, ask: verbs.Ask) -> Answer:
-        """Wait for the owner's answer to a request; carry it out here if that has died meanwhile."""
-        while True:
-            await asyncio.sleep(min(self._poll, 0.1))
-            answer = await self.store.answered(number)
-            if answer is not None:
-                return answer
-            try:
-                if not await self._ask_here(saga_id, verb, ask):
-                    continue
-                answer = Answer()
-            except IllegalRequest as error:
-                # Perhaps because the owner did as it was asked, and the saga has ended before it could say so.
-                await asyncio.sleep(min(self._poll, 0.1))
-                answer = await self.store.answered(number) or Answer(str(error))
-            await self.store.answer(number, answer)
-            return answer
-
-    async def _ask_here(self, saga_id: str, verb: Verb, ask: verbs.Ask) -> bool:
-        """Carry a request out if the saga is, or can be, ours."""
-        change = _change(verb, ask)
-        while True:
-            execution = self.execution(saga_id)
-            if execution is not None:
-                try:
-                    if await execution.request(change):
-                        return True
-                except Fenced:
-                    while not execution.ended:
-                        await execution.watch()
-                await asyncio.sleep(0)
-                continue
-            done = await self._adoption.one(saga_id, change)
-            if done is not False:
-                return done is True
-
-
-def _change(verb: Verb, ask: verbs.Ask) -> Change:
-    return lambda execution, now: verbs.apply(execution.machine, execution.bindings, verb, ask, now)
