@@ -242,6 +242,21 @@ def test_the_blocking_twin_runs_lists_and_rolls_back() -> None:
         assert c.attach("o1").status() == "rolled_back"
 
 
+async def test_the_blocking_twin_goes_on_with_one_saga(tmp_path: Path) -> None:
+    url = f"file:///{tmp_path}"
+    GATE.append(asyncio.Event())
+    async with Coordinator(url, sagas=[spoken], drain=0.0) as c:
+        for saga_id in ("a", "b"):
+            await until(await c.start(spoken.with_id(saga_id), "hi"), "wait", "started")
+    GATE.clear()
+
+    def script() -> tuple[str, str]:
+        with connect(url, sagas=[spoken], recover=False) as c:
+            return c.adopt("a").result(), c.attach("b").status()
+
+    assert await asyncio.to_thread(script) == ("HI", "running")
+
+
 # -- in the hand -----------------------------------------------------------
 
 

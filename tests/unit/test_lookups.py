@@ -298,6 +298,20 @@ async def test_subsagas_are_undone_node_by_node_and_their_undos_see_their_own_na
     assert set(executor.completed_nodes()) == {"order", "one", "two", "left/make", "right/make"}  # no undo
 
 
+async def test_after_recovery_the_undos_of_a_subsaga_see_the_same(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    async with Coordinator(url, sagas=[adjacent()]) as c:
+        await c.run(adjacent().with_id("s"))
+    SEEN.clear()
+    async with Coordinator(url, actions=[make, pack, order, first, second, send]) as c:
+        with pytest.raises(RolledBack):
+            await (await c.rollback("s")).result()
+    assert {
+        "undo left/pack": ("a0+a1", Part("a", 2), ["a0", "a1"]),
+        "undo right/pack": ("b0", Part("b", 1), ["b0"]),
+    } == SEEN
+
+
 async def test_subsagas_nest_and_each_level_has_its_names_and_params() -> None:
     @action
     async def label(ctx: Ctx[object], text: str) -> str:

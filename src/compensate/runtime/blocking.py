@@ -106,6 +106,10 @@ class Connection:
         """Start a saga; see `Coordinator.start`."""
         return BlockingRun(self, self.wait(self.coordinator.start(saga, *args, **kwargs)))
 
+    def adopt(self, saga_id: str) -> BlockingRun[Any]:
+        """Go on with one saga; see `Coordinator.adopt`."""
+        return BlockingRun(self, self.wait(self.coordinator.adopt(saga_id)))
+
     def attach(self, saga_id: str) -> BlockingRun[Any]:
         """A handle on a saga by its id; see `Coordinator.attach`."""
         return BlockingRun(self, self.coordinator.attach(saga_id))
