@@ -254,7 +254,7 @@ def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goes_on(
     scene = Scene(tmp_path, kind, Start("chain", "s", Job(wait="c")))
     waits = Stop("waits c", how="say")
     with (
-        Process(scene.order("zombie", waits, lease=3.0, poll=0.1)) as zombie,
+        Process(scene.order("zombie", waits, lease=5.0, poll=0.1)) as zombie,
         Process(scene.order("heir", starts=[], poll=0.05, serve=True)) as heir,
     ):
         zombie.says("passes ")
@@ -320,7 +320,7 @@ def test_a_process_that_is_stopped_in_the_middle_of_an_append_holds_up_its_heir_
     with Process(scene.order("heir", starts=[], poll=0.05, serve=True)) as heir:
         heir.says("served")
         # Some appends into the saga, with the transaction open and the folder locked.
-        with Process(scene.order("zombie", Stop(at, 4, "freeze"), lease=0.5)) as zombie:
+        with Process(scene.order("zombie", Stop(at, 4, "freeze"), lease=2.0)) as zombie:
             zombie.says("passes ")
             stopped(zombie)
             before = effects(tmp_path)
