@@ -19,7 +19,7 @@ from compensate.cli.progress import Progress
 from compensate.cli.watching import Watch
 from compensate.core import states as s
 from compensate.core.names import short_reason
-from compensate.errors import IllegalRequest
+from compensate.errors import IllegalRequest, Stopped
 from compensate.render.lines import span
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run, Snapshot
@@ -139,6 +139,8 @@ class Session:
             leave(code)
         self._code = code
         self._signal.set()
+        if self._coordinator is not None:
+            self._coordinator.stop()  # at once: what is said below must be true when it is read
         running = [path for progress in self.watch.sagas.values() for path in progress.running()]
         if running:
             names = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
@@ -156,7 +158,7 @@ class Session:
         stopped = asyncio.ensure_future(self._signal.wait())
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
+            if task.done() and not (self._signal.is_set() and isinstance(task.exception(), Stopped)):
                 return task.result()
             raise Interrupted(self._code)
         finally:

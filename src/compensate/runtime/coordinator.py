@@ -205,13 +205,15 @@ class Coordinator:
         Every call returns when all that is done, also if a signal has begun it: a process that left earlier would
         take its sagas with it.
         """
-        self._begin_to_close()
+        self.stop()
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
-    def _begin_to_close(self) -> None:
+    def stop(self) -> None:
+        """Start nothing more, from this moment on, and begin to close; `close` waits for that. Safe to call twice."""
         if self._open:
             self._open = False
+            self._host.hold()
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     async def _close(self) -> None:
@@ -250,7 +252,7 @@ class Coordinator:
     def _on_signal(self, number: signal.Signals) -> None:
         if self._open:
             self._signal = number.name
-            self._begin_to_close()
+            self.stop()
 
     async def _keep_lease(self) -> None:
         while True:

@@ -265,12 +265,16 @@ class Host:
         if done is not None:
             await done
 
-    async def stop(self, drain: float) -> None:
-        """Start nothing more, wait `drain` seconds for what runs, cancel the rest. All sagas stay resumable."""
+    def hold(self) -> None:
+        """Start nothing more, from this moment on."""
         self.stopping = True
-        tasks = list(self.tasks.values())
         for execution in list(self.live.values()):
             execution.stop()
+
+    async def stop(self, drain: float) -> None:
+        """Start nothing more, wait `drain` seconds for what runs, cancel the rest. All sagas stay resumable."""
+        self.hold()
+        tasks = list(self.tasks.values())
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=drain)
