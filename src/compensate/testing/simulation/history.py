@@ -164,14 +164,13 @@ class Player:
         process.spawn(self._enter(life, process, coordinator))
 
     async def _enter(self, life: _Life, process: Process, coordinator: Coordinator) -> None:
-        while True:
-            try:
-                await coordinator.__aenter__()
-            except StoreError:
-                await asyncio.sleep(0.3)
-                continue
-            life.ready = life.process is process
+        try:
+            await coordinator.__aenter__()
+        except StoreError:  # then the process ends, and is started again
+            self.loop.outside(0.0, process.crash)
+            self.loop.outside(0.3, self._start_again, life)
             return
+        life.ready = life.process is process
 
     def _report(self, what: str, error: BaseException) -> None:
         self.tape.tell(self.loop.now, f"{what}: {type(error).__name__}: {error}")
