@@ -444,3 +444,19 @@ def test_an_action_constant_returns_its_value() -> None:
 def test_an_inject_error_action_fails_as_injected() -> None:
     with pytest.raises(InjectedError, match="injected"):
         asyncio.run(inject_error_action().fn())
+
+
+@pytest.mark.parametrize("settings", [{"label": 5}, {"retry": 3}, {"timeout": "3"}], ids=str)
+def test_settings_that_a_stored_dag_could_not_be_read_back_with_are_refused(settings: dict[str, Any]) -> None:
+    async def one() -> int:
+        return 1
+
+    with pytest.raises(DefinitionError, match=next(iter(settings))):
+        action(**settings)(one)
+    two = action(one)
+
+    def placed() -> int:
+        return two.options(**settings)()
+
+    with pytest.raises(DefinitionError, match=next(iter(settings))):
+        make_saga(placed)

@@ -95,3 +95,27 @@ def test_jitter_only_shortens_and_is_the_same_for_the_same_key_and_attempt(
 
 def test_jitter_varies_between_keys() -> None:
     assert len({Retry(2, jitter=1.0).delay(1, f"k{i}") for i in range(100)}) > 90
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attempts": 2.5},
+        {"attempts": float("nan")},
+        {"attempts": "3"},
+        {"attempts": True},
+        {"first": "1"},
+        {"longest": float("inf")},
+        {"on": ValueError("an instance")},
+        {"never": (5,)},
+    ],
+    ids=str,
+)
+def test_a_policy_that_a_stored_dag_could_not_be_read_back_with_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=f"Retry: {next(iter(settings))}"):
+        Retry(**settings)
+
+
+def test_one_qualified_name_in_place_of_several_is_one_name() -> None:
+    named: Any = "builtins.ValueError"
+    assert Retry(on=named).on == ("builtins.ValueError",)

@@ -87,9 +87,10 @@ class Action(Generic[P, T]):
         self.keyword = tuple(n for n, p in kinds.items() if p.kind is not Parameter.POSITIONAL_ONLY)
         self.keyword_only = frozenset(n for n, p in kinds.items() if p.kind is Parameter.KEYWORD_ONLY)
         self.output: TypeCodec[Any] = signature.output()
+        _check_settings(self.where, label, retry)
         self.retry = retry
         self.timeout = check_timeout(timeout, self.where)
-        self.pivot = pivot
+        self.pivot = bool(pivot)
         self.label = label
         self.undo_fn: Callable[..., Any] | None = None
         self.undo_is_async = False
@@ -123,6 +124,7 @@ class Action(Generic[P, T]):
     ) -> ActionNode:
         """This action as a node of a dag."""
         where = f"node {name}"
+        _check_settings(where, settings.label, settings.retry, settings.undo_retry)
         timeout = check_timeout(settings.timeout, where)
         undo_timeout = check_timeout(settings.undo_timeout, where)
         return ActionNode(
@@ -258,6 +260,7 @@ class Action(Generic[P, T]):
             raise DefinitionError(
                 f"{where}: {self.placed_in} without it; declare the undo before the action is used"
             )
+        _check_settings(where, None, retry)
         self.undo_takes_ctx = _check_undo(fn, where, self.output.type, unknown)
         self.undo_fn = fn
         self.undo_is_async = inspect.iscoroutinefunction(fn)
@@ -381,11 +384,22 @@ def action(
     return decorator if fn is None else decorator(fn)
 
 
-def check_timeout(timeout: float | None, where: str) -> float | None:
+def check_timeout(timeout: object, where: str) -> float | None:
     """Refuse a time limit that is none."""
-    if timeout is not None and not (0 < timeout < math.inf):
-        raise DefinitionError(f"{where}: timeout is {timeout}; give seconds above 0, or None for no limit")
-    return None if timeout is None else float(timeout)
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise DefinitionError(f"{where}: timeout is {timeout!r}; give seconds above 0, or None for no limit")
+    return float(timeout)
+
+
+def _check_settings(where: str, label: object, *retries: object) -> None:
+    """Refuse what a stored dag could not be read back with."""
+    if label is not None and not isinstance(label, str):
+        raise DefinitionError(f"{where}: label is {label!r}; give a text")
+    for retry in retries:
+        if retry is not None and not isinstance(retry, Retry):
+            raise DefinitionError(f"{where}: retry is {retry!r}; give Retry(...), as Retry(3)")
 
 
 def _check_undo(fn: Callable[..., Any], where: str, output: Any, unknown: bool) -> bool:

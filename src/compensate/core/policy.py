@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 from zlib import crc32
 
 import msgspec
@@ -11,16 +11,33 @@ from msgspec.structs import force_setattr
 
 from compensate.errors import DefinitionError
 
+_INFINITE: Final = float("inf")
+
 
 def qualified(kind: type) -> str:
     """The name under which the log knows an exception class."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _names(kinds: type[BaseException] | Sequence[type[BaseException] | str]) -> tuple[str, ...]:
-    if isinstance(kinds, type):
-        kinds = (kinds,)
-    return tuple(k if isinstance(k, str) else qualified(k) for k in kinds)
+def _names(what: str, kinds: Any) -> tuple[str, ...]:
+    one = isinstance(kinds, type | str) or not isinstance(kinds, Iterable)
+    listed = cast("Iterable[object]", (kinds,) if one else kinds)
+    names: list[str] = []
+    for kind in listed:
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            names.append(qualified(kind))
+        elif isinstance(kind, str):
+            names.append(kind)
+        else:
+            raise DefinitionError(
+                f"Retry: {what} holds {kind!r}; give exception classes, or their qualified names"
+            )
+    return tuple(names)
+
+
+def _check_number(what: str, value: object, least: float, most: float, advice: str) -> None:
+    if not isinstance(value, int | float) or not least <= value <= most or value == _INFINITE:
+        raise DefinitionError(f"Retry: {what} is {value!r}; give {advice}")
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,20 +76,16 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        force_setattr(self, "on", _names(self.on))
-        force_setattr(self, "never", _names(self.never))
-        if self.attempts < 1:
+        force_setattr(self, "on", _names("on", self.on))
+        force_setattr(self, "never", _names("never", self.never))
+        if type(self.attempts) is not int or self.attempts < 1:
             raise DefinitionError(
-                f"Retry: attempts is {self.attempts}; it counts the first one, so give at least 1"
+                f"Retry: attempts is {self.attempts!r}; it counts the first one, so give a whole number from 1 on"
             )
-        if not 0 <= self.first < float("inf"):
-            raise DefinitionError(f"Retry: first is {self.first}; give seconds, 0 or more")
-        if not 1 <= self.factor < float("inf"):
-            raise DefinitionError(f"Retry: factor is {self.factor}; give 1 or more")
-        if not 0 <= self.longest < float("inf"):
-            raise DefinitionError(f"Retry: longest is {self.longest}; give seconds, 0 or more")
-        if not 0 <= self.jitter <= 1:
-            raise DefinitionError(f"Retry: jitter is {self.jitter}; give a share from 0 to 1")
+        _check_number("first", self.first, 0, _INFINITE, "seconds, 0 or more")
+        _check_number("factor", self.factor, 1, _INFINITE, "1 or more")
+        _check_number("longest", self.longest, 0, _INFINITE, "seconds, 0 or more")
+        _check_number("jitter", self.jitter, 0, 1, "a share from 0 to 1")
 
     def allows(self, failures: int, error: Sequence[str]) -> bool:
         """Whether another attempt is due after `failures` failed ones.

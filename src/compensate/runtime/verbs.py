@@ -35,19 +35,25 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     grace: float | None = None
 
     def __post_init__(self) -> None:
-        texts: tuple[tuple[str, object], ...] = (("who", self.who), ("reason", self.why), ("node", self.node))
-        for what, text in texts:
-            if not isinstance(text, str):
-                raise IllegalRequest(f"a request: {what} is {text!r}; give a text")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise IllegalRequest(
-                    f"a request: {what} is {text!r}, which holds a lone surrogate; decode it properly first"
-                ) from None
-        grace: object = self.grace
-        if grace is not None and not (isinstance(grace, int | float) and 0 <= grace < math.inf):
-            raise IllegalRequest(f"a request: grace is {grace!r}; give seconds, 0 or more")
+        for what, text in (("who", self.who), ("reason", self.why), ("node", self.node)):
+            _check_text(what, text)
+        _check_grace(self.grace)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise IllegalRequest(f"a request: {what} is {text!r}; give a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise IllegalRequest(
+            f"a request: {what} is {text!r}, which holds a lone surrogate; decode it properly first"
+        ) from None
+
+
+def _check_grace(grace: object) -> None:
+    if grace is not None and not (isinstance(grace, int | float) and 0 <= grace < math.inf):
+        raise IllegalRequest(f"a request: grace is {grace!r}; give seconds, 0 or more")
 
 
 _decoder = msgspec.json.Decoder(Ask)
