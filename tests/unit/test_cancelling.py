@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 
-from compensate import Coordinator, RolledBack, action, saga
+from compensate import Coordinator, RolledBack, Unavailable, action, saga
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
+from compensate.stores.base import StoredSaga
 from compensate.stores.memory import MemoryStore
 
 calls: list[str] = []
@@ -182,3 +183,39 @@ async def test_an_action_that_never_listens_to_cancellation_does_not_keep_its_co
     listening[0].set()
     await asyncio.sleep(0.05)
     assert [event.type for event in await store.events(run.id)] == ["saga_created", "started"]
+
+
+class Fails(MemoryStore):
+    """Fails one append at once, though it was done; and is slow to read."""
+
+    failed = failing = False
+    appended_before_read = 0
+
+    def append(
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+    ) -> None:
+        super().append(saga_id, epoch, expected_seq, events, status)
+        if self.failing:
+            self.appended_before_read += 1
+        elif not self.failed and any(event.type == "saga_paused" for event in events):
+            self.failed = self.failing = True
+            raise Unavailable("the reply was lost")
+
+    async def load(self, saga_id: str) -> StoredSaga:
+        if self.failing:
+            await asyncio.sleep(0.05)
+            self.failing = False
+        return await super().load(saga_id)
+
+
+async def test_nothing_is_written_while_the_log_is_read_again_after_a_write_that_failed_at_once() -> None:
+    store = Fails()
+    async with Coordinator(store, sagas=[chain]) as coordinator:
+        run = await coordinator.start(chain)
+        pausing = asyncio.ensure_future(coordinator.pause(run.id))
+        await asyncio.sleep(0.01)
+        assert store.failing
+        await coordinator.resume(run.id)
+        await pausing
+        assert await asyncio.wait_for(run.result(), 10) == 1
+    assert store.appended_before_read == 0

@@ -97,9 +97,7 @@ class Writing:
             else:
                 done = self.setting.store.create(self._new(events), self.owner)
         except (Conflict, Unavailable) as error:
-            if self._new is not None:
-                raise
-            return self.read_again(events, error)
+            return self._until(_failed(error), events)  # nobody else writes while the log is read again
         except BaseException as error:
             machine.unsaved = [*events, *machine.unsaved]  # an end that is not durable is no end
             self._lose(error)
@@ -250,6 +248,11 @@ def _hear(task: asyncio.Task[None]) -> None:
     """What it raised is known to the execution, even where nobody waits any more."""
     if not task.cancelled():
         task.exception()
+
+
+async def _failed(error: StoreError) -> None:
+    """A write that failed at once, as one that fails later."""
+    raise error
 
 
 def _tell_all(waiting: list[asyncio.Future[None]]) -> None:
