@@ -107,7 +107,7 @@ def settings(order: Order) -> str:
     return holds  # mistake: the saga returns something else
 
 
-async def run(coordinator: Coordinator[Deps], order: Order) -> None:
+async def run(coordinator: Coordinator, order: Order) -> None:
     await coordinator.run(fulfil, 5)  # mistake: run with params of the wrong type
     await coordinator.run(fulfil)  # mistake: run without params
     await coordinator.run(payment, order.card, 5)  # mistake: run with swapped params
