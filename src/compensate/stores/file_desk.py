@@ -66,7 +66,7 @@ class Sheet(Generic[S]):
 
     def __init__(self, path: Path, kind: type[S]) -> None:
         self._path = path
-        self._kind = kind
+        self._kind: type[S] = kind
         self._decode: Any = msgspec.json.Decoder(kind).decode
         self._seen: Signature | None = None
         self._content: S = kind()
