@@ -113,7 +113,7 @@ async def unhold(ctx: Ctx[Deps], output: str | None) -> None:
     _undo(ctx, output)
 
 
-@action(retry=Retry(3, first=0.001))
+@action(retry=Retry(3, first=0.02))
 async def flaky(ctx: Ctx[Deps], item: str, job: Job, after: list[str]) -> str:
     if ctx.attempt == 1:
         raise ConnectionError("not yet")
