@@ -420,3 +420,42 @@ def test_plain_inputs_are_stored_by_the_type_of_their_parameter() -> None:
     order, lines = node.inputs.values()
     assert order == Value(msgspec.Raw(b'{"id":"1","lines":[],"urgent":false}'))
     assert lines == Value(msgspec.Raw(b'["a"]'))
+
+
+@action
+async def echo(x: int) -> int:
+    return x
+
+
+_UNUSABLE: dict[str, Callable[[], Any]] = {
+    "a text in place of a node": lambda: DagBuilder("d", ActionRegistry()).append("x"),  # type: ignore[arg-type]
+    "a number in place of a list": lambda: action_node("a", echo, each=("x", 5)),
+    "a value in place of a flag": lambda: action_node("a", echo, inputs={"x": 1}, when=True),  # type: ignore[arg-type]
+    "a path with a float": lambda: output("a", 1.5),  # type: ignore[arg-type]
+    "a path from the end": lambda: param("p", -1),
+}
+
+
+@pytest.mark.parametrize("make", _UNUSABLE.values(), ids=_UNUSABLE)
+def test_what_a_dag_could_not_be_stored_or_run_with_is_refused_when_it_is_given(
+    make: Callable[[], Any],
+) -> None:
+    with pytest.raises(DefinitionError):
+        make()
+
+
+def test_a_single_name_in_place_of_several_is_one_name(registry: ActionRegistry) -> None:
+    first = action_node("first", echo, inputs={"x": 1})
+    assert dependencies(action_node("last", echo, inputs={"x": 1}, after="first")) == ("first",)
+    registry.register(echo)
+    assert DagBuilder("d", registry, params="count").append(first).build().params == ("count",)
+
+
+def test_subsagas_that_are_nested_too_deep_to_be_stored_are_refused_as_a_definition() -> None:
+    dag = Dag("inner", (action_node("leaf", echo, inputs={"x": 1}),))
+    for level in range(2_000):
+        dag = Dag(f"level{level}", (SubsagaNode("inner", dag),))
+    registry = ActionRegistry()
+    registry.register(echo)
+    with pytest.raises(DefinitionError, match="too deep"):
+        _ = saga_from_dag(dag, registry).encoded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 from msgspec import Raw
@@ -26,6 +26,7 @@ from compensate.core.dag import (
     Fields,
     Items,
     Node,
+    Path,
     Ref,
     SubsagaNode,
     Value,
@@ -43,13 +44,26 @@ _LAST: Final[Any] = object()
 
 
 def output(node: str, *path: str | int) -> Ref:
-    """The output of a node, or the part of its JSON to which the path leads."""
-    return Ref(node, path)
+    """The output of a node, or the part of its JSON to which the path leads.
+
+    Raises:
+        DefinitionError: A step of the path is neither a field's name nor a position.
+    """
+    return Ref(node, _path(path))
 
 
 def param(name: str, *path: str | int) -> Ref:
-    """A param of the saga, or the part of its JSON to which the path leads."""
-    return Ref(PARAMS, (name, *path))
+    """A param of the saga, or the part of its JSON to which the path leads. Raises as `output`."""
+    return Ref(PARAMS, (name, *_path(path)))
+
+
+def _path(path: tuple[object, ...]) -> Path:
+    for step in path:
+        if type(step) is not str and (type(step) is not int or step < 0):
+            raise DefinitionError(
+                f"a path holds {step!r}; its steps are names of fields and positions from 0 on"
+            )
+    return cast("Path", path)
 
 
 # -- nodes -----------------------------------------------------------------
@@ -89,6 +103,7 @@ def action_node(
     """
     given = dict(inputs or {})
     where = f"node {name}, action {action.name}"
+    _check_when(when, where)
     fanned = () if each is None else (each[0],)
     _check_inputs(action.signature, {*given, *fanned}, where)
     exprs = {
@@ -99,7 +114,7 @@ def action_node(
     )
     items = None if each is None else Each(each[0], _items(each[1], action.params[each[0]], where))
     node = msgspec.structs.replace(action.make_node(name, exprs, settings, each=items), when=when)
-    placed = with_after(node, after)
+    placed = with_after(node, (after,) if isinstance(after, str) else after)
     assert isinstance(placed, ActionNode)
     return placed
 
@@ -139,6 +154,7 @@ def subsaga_node(
     """
     inner = dag.dag if isinstance(dag, Saga) else dag
     where = f"node {name}, subsaga {inner.name}"
+    _check_when(when, where)
     if params_node is not None and inputs is not None:
         raise SubsagaCreateFailed(f"{where}: give params_node or inputs, not both")
     exprs: dict[str, Expr] = {}
@@ -148,7 +164,7 @@ def subsaga_node(
         codec = dag.params.get(key) if isinstance(dag, Saga) else None
         exprs[key] = _expr(value, codec, f"{where}, param {key}")
     node = SubsagaNode(name, inner, exprs, label=label or "", when=when)
-    placed = with_after(node, after)
+    placed = with_after(node, (after,) if isinstance(after, str) else after)
     assert isinstance(placed, SubsagaNode)
     return placed
 
@@ -159,6 +175,11 @@ def _check_inputs(signature: inspect.Signature, given: set[str], where: str) -> 
             raise DefinitionError(f"{where}: the parameter {name!r} is given nothing; it takes {signature}")
     if unknown := given - signature.parameters.keys():
         raise DefinitionError(f"{where}: it has no parameter {min(unknown)!r}; it takes {signature}")
+
+
+def _check_when(when: object, where: str) -> None:
+    if when is not None and not isinstance(when, Ref):
+        raise DefinitionError(f"{where}: when is {when!r}; give a reference to a bool, as output('node')")
 
 
 def _expr(value: Input, codec: TypeCodec[Any] | None, where: str) -> Expr:
@@ -172,7 +193,12 @@ def _expr(value: Input, codec: TypeCodec[Any] | None, where: str) -> Expr:
 def _items(value: Input, codec: TypeCodec[Any], where: str) -> Expr:
     if isinstance(value, _EXPRESSIONS):
         return value
-    return Items(tuple(_expr(item, codec, f"{where}, item {i}") for i, item in enumerate(value)))
+    if not isinstance(value, list | tuple):
+        raise DefinitionError(
+            f"{where}: each takes a reference to a list, or a list, not {type(value).__name__}"
+        )
+    items = cast("Iterable[Any]", value)
+    return Items(tuple(_expr(item, codec, f"{where}, item {i}") for i, item in enumerate(items)))
 
 
 def _encode(value: Any, where: str) -> bytes:
@@ -180,6 +206,13 @@ def _encode(value: Any, where: str) -> bytes:
         return encode_any(value, where=where)
     except SerializeFailed as error:
         raise DefinitionError(f"{error}") from error
+
+
+def _check_node(node: object, where: str) -> None:
+    if not isinstance(node, ActionNode | ConstantNode | SubsagaNode):
+        raise DefinitionError(
+            f"{where}: {node!r} is no node; make one with action_node, constant_node or subsaga_node"
+        )
 
 
 # -- the builder -----------------------------------------------------------
@@ -200,7 +233,7 @@ class DagBuilder:
     def __init__(self, name: str, registry: ActionRegistry, *, params: Iterable[str] = ()) -> None:
         self._name = name
         self._registry = registry
-        self._params = tuple(params)
+        self._params = (params,) if isinstance(params, str) else tuple(params)
         self._nodes: list[Node] = []
         self._after: dict[str, dict[str, None]] = {}
         self._stage: list[str] = []
@@ -219,13 +252,18 @@ class DagBuilder:
             return self
         before = dict.fromkeys(self._stage)
         for node in nodes:
-            self._nodes.append(node)
+            self.add_node(node)
             self._after.setdefault(node.name, {}).update(before)
         self._stage = [node.name for node in nodes]
         return self
 
     def add_node(self, node: Node) -> DagBuilder:
-        """Add a node outside of the stages."""
+        """Add a node outside of the stages.
+
+        Raises:
+            DefinitionError: It is no node; make one with `action_node`, `constant_node` or `subsaga_node`.
+        """
+        _check_node(node, f"dag {self._name}")
         self._nodes.append(node)
         return self
 

@@ -78,7 +78,10 @@ class Definition:
     @cached_property
     def encoded(self) -> bytes:
         """The stored form of the dag."""
-        return encode_dag(self.dag)
+        try:
+            return encode_dag(self.dag)
+        except RecursionError:
+            raise DefinitionError(f"{self.where}: its subsagas are nested too deep to be stored") from None
 
     @cached_property
     def fingerprint(self) -> str:
