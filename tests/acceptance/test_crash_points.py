@@ -163,7 +163,7 @@ def test_a_recovery_that_ends_at_any_point_is_itself_recovered_from(
             folder = case.begin()
             stops = (("one", Stop(POINTS, hit, "kill")), ("two", Stop(POINTS, second, "kill")))
             tried += 1
-            ended += all([case.live(folder, actor, stop) == -9 for actor, stop in stops])
+            ended += all(case.live(folder, actor, stop) == -9 for actor, stop in stops)
             assert case.live(folder, "three") == 0
             case.judge(folder)
     assert ended
