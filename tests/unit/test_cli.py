@@ -173,6 +173,7 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("pause", "o1", "--app", "shop"), 7, "cannot be paused"),
     (("ls", "--status", "fine"), 2, "is not one of"),
     (("ls", "--limit", "0"), 2, "not in the range"),
+    (("ls", "--name", "\udcff"), 2, "saga name"),
     (("ls", "--cursor", "x"), 7, "cursor"),
     (("lss",), 2, "see compensate --help"),
     (("check", "empty"), 2, "has no saga"),
@@ -501,3 +502,16 @@ def test_every_state_and_status_has_a_colour_of_its_own_or_shares_it_knowingly()
     from typing import get_args
 
     assert set(STYLES) == {*get_args(s.NodeState), *get_args(s.SagaStatus)}
+
+
+def test_run_says_that_a_saga_had_ended_before_only_of_one_that_had(type_: Type, tmp_path: Path) -> None:
+    (tmp_path / "quick.py").write_text(
+        "from compensate import action, saga\n"
+        "@action\nasync def one() -> int:\n    return 1\n"
+        "@saga\ndef quick() -> int:\n    return one()\n"
+    )
+    run = ("run", "quick:quick", "--id", "q1")
+    code, _, err = type_(*run)
+    assert (code, "had ended before" in err) == (0, False)
+    code, _, err = type_(*run)
+    assert (code, "had ended before" in err) == (0, True)

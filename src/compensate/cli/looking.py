@@ -19,6 +19,7 @@ from compensate.cli.session import reading, stuck_hints
 from compensate.cli.tree import status_text, tree
 from compensate.core import events as e
 from compensate.core import states as s
+from compensate.core.names import check_name
 from compensate.errors import SagaNotFound, Unavailable
 from compensate.render import Source, dot, mermaid, snapshot, svg, text
 from compensate.render.lines import clock_time, event_line
@@ -57,6 +58,8 @@ def ls(
 
     With --json: one document, {"sagas": [...], "cursor": ...}; the cursor is null when there are no more.
     """
+    if name is not None:
+        check_name(name, "saga name")
 
     async def look() -> tuple[list[SagaRecord], str | None]:
         records: list[SagaRecord] = []

@@ -70,10 +70,9 @@ def run(
         try:
             async with session.opened():
                 started = await session.unless_stopped(session.coordinator.start_json(saga, given))
-                new = session.coordinator.execution(started.id) is not None
                 shown = await session.coordinator.get(started.id)
                 session.watch.add(shown, past=True)
-                if shown.status in s.ENDS and not new:
+                if shown.status in s.ENDS and not started.new:
                     common.out.hint(f"saga {started.id} had ended before; this is what it came to")
                 found.append(await through(session, started.id))
         except Interrupted as stopped:

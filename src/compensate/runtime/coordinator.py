@@ -328,7 +328,7 @@ class Coordinator:
                 with contextlib.suppress(SagaNotFound):  # it was, and came to nothing
                     return await self._start_again(saga, saga_id, params)
             else:
-                return Run(self, saga_id, saga, execution)
+                return Run(self, saga_id, saga, execution, new=True)
 
     async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes) -> Run[T]:
         stored = await self.store.load(saga_id)

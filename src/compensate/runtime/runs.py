@@ -216,6 +216,7 @@ class Run(Generic[T]):
 
     Attributes:
         id: The saga's id.
+        new: Whether it was stored by the start that gave this handle, and not found under its id.
     """
 
     def __init__(
@@ -224,8 +225,11 @@ class Run(Generic[T]):
         saga_id: str,
         saga: Saga[..., T] | None,
         execution: Execution | None = None,
+        *,
+        new: bool = False,
     ) -> None:
         self.id = saga_id
+        self.new = new
         self._coordinator = coordinator
         self._saga = saga
         self._execution = execution
