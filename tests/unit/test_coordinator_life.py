@@ -317,3 +317,26 @@ async def test_an_output_that_an_operator_supplies_has_to_be_of_the_action_s_typ
         with pytest.raises(RolledBack):
             await run.result()
     assert undone == [Point(1, 2)]
+
+
+async def test_a_closed_coordinator_takes_no_requests() -> None:
+    store = MemoryStore()
+    async with Coordinator(store, sagas=[drawn]) as coordinator:
+        run = await coordinator.start(drawn, 1)
+        await run.result()
+    with pytest.raises(Stopped):
+        await coordinator.rollback(run.id)
+    assert (await store.load(run.id)).record.epoch == 1
+
+
+async def test_who_waits_for_another_owner_s_answer_is_told_when_his_coordinator_closes(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/sagas.db"
+    async with Coordinator(url, sagas=[waits], poll=60, drain=0) as owner:
+        run = await owner.start(waits)
+        async with Coordinator(url, recover=False) as other:
+            asking = asyncio.ensure_future(other.pause(run.id))
+            await asyncio.sleep(0.05)
+        with pytest.raises(Stopped):
+            await asking

@@ -514,6 +514,12 @@ class Coordinator:
         Raises:
             IllegalRequest: It makes no sense now. Nothing was changed.
             SagaNotFound: There is no such saga.
+            Stopped: The coordinator is shut down, or was before an answer came.
         """
-        await self._requests.ask(saga_id, verb, ask)
+        self.check_running(saga_id)
+        try:
+            await self._requests.ask(saga_id, verb, ask)
+        except Unavailable:
+            self.check_running(saga_id)  # it is the store of a coordinator that was closed
+            raise
         return self.attach(saga_id)
