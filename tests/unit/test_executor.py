@@ -639,3 +639,28 @@ def _without_waiting(one: Any) -> Any:
         return msgspec.structs.replace(dag, nodes=tuple(nodes))
 
     return quick(one.dag)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not list open files there")
+@pytest.mark.parametrize("kind", ["sqlite", "file"])
+async def test_an_executor_that_was_given_a_url_closes_what_it_opened(kind: str, tmp_path: Path) -> None:
+    @action
+    async def one() -> int:
+        return 1
+
+    @saga
+    def single() -> int:
+        return one()
+
+    url = f"sqlite:///{tmp_path}/sagas.db" if kind == "sqlite" else f"file://{tmp_path}/sagas"
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    async with SagaExecutor(single, store=url) as executor:
+        assert await executor.execute() == 1
+        assert len(list(Path("/proc/self/fd").iterdir())) > before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert executor.completed_nodes() == ["one"]
+    await executor.rollback()  # opens it again
+    assert executor.fold.status == "rolled_back"
+    await executor.close()
+    await executor.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

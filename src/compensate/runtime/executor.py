@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar, overload
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import encode_any
@@ -42,7 +43,8 @@ class SagaExecutor(Generic[T]):
     """Runs one saga of a definition, or of a dag built at run time.
 
     It joins no fleet: it holds no lease and adopts nothing. For sagas that must survive the process use a
-    `Coordinator`, or build the executor anew with `from_stored` after a restart.
+    `Coordinator`, or build the executor anew with `from_stored` after a restart. One that is given a store's url is
+    to be closed: use it as an async context manager, or call `close`.
 
     Args:
         saga: What to run.
@@ -73,7 +75,8 @@ class SagaExecutor(Generic[T]):
         self.id = ids.next() if saga_id is None else check_saga_id(saga_id)
         self.store = open_store(store) if isinstance(store, str) else store
         self.events: list[Event] = []
-        self._opened = not isinstance(store, str)
+        self._is_ours = isinstance(store, str)
+        self._opened = not self._is_ours
         self._grace = grace
         self._setting = Setting(
             self.store, clock or SystemClock(), deps, pool=pool, inject=inject, report=_report
@@ -150,6 +153,33 @@ class SagaExecutor(Generic[T]):
     def _fold(self, stored: StoredSaga) -> Machine:
         return Machine.fold(self._plan, self.id, stored.events, stored.record.epoch, self._grace)
 
+    # -- life --------------------------------------------------------------
+
+    async def _open(self) -> None:
+        if not self._opened:
+            await self.store.open()
+            self._opened = True
+
+    async def close(self) -> None:
+        """Close the store if it was given as a url; one that was given open is left open. Safe to call twice.
+
+        What was run can still be looked at; running on opens the store again.
+        """
+        if self._is_ours and self._opened:
+            self._opened = False
+            await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        """Open the store, if it is not."""
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it; see `close`."""
+        await self.close()
+
     # -- running -----------------------------------------------------------
 
     async def execute(self, *args: Any, **kwargs: Any) -> T:
@@ -207,9 +237,7 @@ class SagaExecutor(Generic[T]):
 
     async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
         """Store the saga; the execution that is to be driven, or `None` if it has completed the straight way."""
-        if not self._opened:
-            await self.store.open()
-            self._opened = True
+        await self._open()
         saga = self.saga
         if isinstance(saga, Dag):
             params = _plain_params(saga, args, kwargs)
@@ -255,6 +283,7 @@ class SagaExecutor(Generic[T]):
 
     async def _go_on(self) -> Execution:
         """Claim the stored saga, and take up where its log ends."""
+        await self._open()
         now = self._setting.clock.now()
         stored = await self.store.claim_one(self.id, OWNER, now)
         if stored is None:
