@@ -641,6 +641,10 @@ def _without_waiting(one: Any) -> Any:
     return quick(one.dag)
 
 
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not list open files there")
 @pytest.mark.parametrize("kind", ["sqlite", "file"])
 async def test_an_executor_that_was_given_a_url_closes_what_it_opened(kind: str, tmp_path: Path) -> None:
@@ -653,14 +657,14 @@ async def test_an_executor_that_was_given_a_url_closes_what_it_opened(kind: str,
         return one()
 
     url = f"sqlite:///{tmp_path}/sagas.db" if kind == "sqlite" else f"file://{tmp_path}/sagas"
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = _open_files()
     async with SagaExecutor(single, store=url) as executor:
         assert await executor.execute() == 1
-        assert len(list(Path("/proc/self/fd").iterdir())) > before
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert _open_files() > before
+    assert _open_files() == before
     assert executor.completed_nodes() == ["one"]
     await executor.rollback()  # opens it again
     assert executor.fold.status == "rolled_back"
     await executor.close()
     await executor.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert _open_files() == before

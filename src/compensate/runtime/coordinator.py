@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import signal
 import uuid
@@ -23,7 +22,6 @@ from compensate.core.events import Event
 from compensate.core.names import check_name, check_saga_id
 from compensate.errors import (
     CompensateError,
-    DefinitionError,
     IllegalRequest,
     SagaExists,
     SagaNotFound,
@@ -40,7 +38,7 @@ from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
-from compensate.runtime.setting import Observer, Setting
+from compensate.runtime.setting import Observer, Setting, check_numbers
 from compensate.runtime.slots import Slots
 from compensate.stores import open_store
 from compensate.stores.base import Page, SagaRecord, Store, Verb
@@ -112,15 +110,7 @@ class Coordinator:
         self.owner = (
             check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         )
-        for name, seconds in (("lease", lease), ("poll", poll)):
-            if not 0 < seconds < math.inf:
-                raise DefinitionError(f"Coordinator: {name} is {seconds}; give seconds above 0")
-        for name, seconds in (("grace", grace), ("drain", drain)):
-            if not seconds >= 0:
-                raise DefinitionError(f"Coordinator: {name} is {seconds}; give seconds, 0 or more")
-        for name, count in (("max_actions", max_actions), ("threads", threads)):
-            if count < 1:
-                raise DefinitionError(f"Coordinator: {name} is {count}; give 1 or more")
+        check_numbers(lease, poll, grace, drain, max_actions, threads)
         self._lease = lease
         self._poll = poll
         self._drain = drain

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 from compensate.core.events import Event
+from compensate.errors import DefinitionError
 from compensate.runtime.clock import Clock
 from compensate.runtime.inject import Inject
 from compensate.runtime.slots import Slots
@@ -14,6 +16,25 @@ from compensate.stores.base import Store
 
 Observer = Callable[[str, Sequence[Event]], None]
 """Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
+
+
+def check_numbers(
+    lease: float, poll: float, grace: float, drain: float, max_actions: int, threads: int
+) -> None:
+    """Refuse settings of a coordinator that make no sense.
+
+    Raises:
+        DefinitionError: Names the first of them.
+    """
+    for name, seconds in (("lease", lease), ("poll", poll)):
+        if not 0 < seconds < math.inf:
+            raise DefinitionError(f"Coordinator: {name} is {seconds}; give seconds above 0")
+    for name, seconds in (("grace", grace), ("drain", drain)):
+        if not seconds >= 0:
+            raise DefinitionError(f"Coordinator: {name} is {seconds}; give seconds, 0 or more")
+    for name, count in (("max_actions", max_actions), ("threads", threads)):
+        if count < 1:
+            raise DefinitionError(f"Coordinator: {name} is {count}; give 1 or more")
 
 
 class Setting:
