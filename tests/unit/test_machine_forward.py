@@ -339,3 +339,11 @@ def test_a_folded_log_may_not_be_above_the_epoch_of_its_row() -> None:
     run = Run(chain("a")).crash()
     with pytest.raises(CorruptLog, match="epoch 2"):
         Machine.fold(run.plan, "s", run.log, 1)
+
+
+def test_a_node_that_was_found_clean_is_no_longer_in_doubt_when_it_plainly_fails() -> None:
+    run = Run(dag(node("a", retry=Retry(3, first=1.0))))
+    run.doubt("a").until().fail("a", clean=True).until().fail("a")
+    assert run.types("a")[-1] == e.FAILED
+    assert run.end == "rolled_back"
+    assert not run.machine.doubted

@@ -51,7 +51,11 @@ def careful(
             continue
         mine = [call for call in calls if call.actor == failed.actor and call.order > failed.done]
         reads = [call for call in mine if _reads(call, saga_id)]
-        reads += [call for call in calls if call.actor == failed.actor and _claims_above(call, saga_id, failed.epoch)]
+        reads += [
+            call
+            for call in calls
+            if call.actor == failed.actor and _claims_above(call, saga_id, failed.epoch)
+        ]
         read = min((call.done for call in reads), default=None)
         for call in mine:
             if call.call == "append" and call.saga == saga_id and (read is None or call.order < read):
