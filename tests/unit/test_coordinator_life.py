@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from compensate import (
     Unavailable,
     Unknown,
     action,
+    connect,
     saga,
 )
 from compensate.stores.base import Damaged, Request, StoredSaga
@@ -340,3 +342,19 @@ async def test_who_waits_for_another_owner_s_answer_is_told_when_his_coordinator
             await asyncio.sleep(0.05)
         with pytest.raises(Stopped):
             await asking
+
+
+def test_a_blocking_connection_that_is_not_open_says_so_and_leaves_nothing_behind() -> None:
+    connection = connect("memory://", sagas=[drawn])
+    with pytest.raises(Stopped, match="not open"):
+        connection.run(drawn, 1)
+    with connection:
+        run = connection.start(drawn, 1)
+        assert run.result() == Point(1, 0)
+        with pytest.raises(IllegalRequest, match="open already"):
+            connection.__enter__()
+    with pytest.raises(Stopped, match="not open"):
+        run.status()
+    with pytest.raises(IllegalRequest, match="make another"):
+        connection.__enter__()
+    assert "compensate" not in {thread.name for thread in threading.enumerate()}

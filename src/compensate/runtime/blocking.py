@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 from compensate.authoring import Saga
 from compensate.core import states as s
 from compensate.core.events import Event
+from compensate.errors import IllegalRequest, Stopped
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run, Snapshot
 from compensate.stores.base import Page, Store
@@ -62,11 +63,14 @@ class Connection:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="compensate", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
         """Open the store and go on with what was left behind; see `Coordinator.__aenter__`."""
+        if self._loop is not None:
+            raise IllegalRequest("this connection is open already")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="compensate", daemon=True)
         self._thread.start()
         try:
             self.wait(self.coordinator.__aenter__())
@@ -85,12 +89,21 @@ class Connection:
             self._end()
 
     def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            loop.close()
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run one coroutine of the coordinator on its loop and wait for it."""
+        """Run one coroutine of the coordinator on its loop and wait for it.
+
+        Raises:
+            Stopped: The connection is not open.
+        """
+        if self._loop is None:
+            coroutine.close()
+            raise Stopped("the connection is not open; use it within `with`")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
