@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from compensate import (
@@ -358,3 +359,35 @@ def test_a_blocking_connection_that_is_not_open_says_so_and_leaves_nothing_behin
     with pytest.raises(IllegalRequest, match="make another"):
         connection.__enter__()
     assert "compensate" not in {thread.name for thread in threading.enumerate()}
+
+
+class Odd(MemoryStore):
+    """Hands out one saga in a form that nobody foresaw."""
+
+    odd = ""
+
+    async def claim(
+        self, owner: str, now: float, *, limit: int, parked: bool = False
+    ) -> list[StoredSaga | Damaged]:
+        found = await super().claim(owner, now, limit=limit, parked=parked)
+        wrong: Any = None
+        return [
+            msgspec.structs.replace(one, dag=wrong)
+            if isinstance(one, StoredSaga) and one.record.id == self.odd
+            else one
+            for one in found
+        ]
+
+
+async def test_a_saga_that_fails_in_a_way_nobody_foresaw_holds_up_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL, "compensate")
+    store = Odd()
+    async with Coordinator(store, sagas=[naps], drain=0) as coordinator:
+        ids = [(await coordinator.start(naps)).id for _ in range(2)]
+    store.odd = ids[0]
+    async with Coordinator(store, sagas=[naps]) as coordinator:
+        assert await asyncio.wait_for(coordinator.attach(ids[1]).result(), 10) == 1
+        with pytest.raises(TypeError):
+            coordinator.check_sound(ids[0])

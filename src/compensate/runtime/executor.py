@@ -297,6 +297,9 @@ class SagaExecutor(Generic[T]):
     async def rollback(self, reason: str = "", who: str = "") -> None:
         """Undo the saga: while it runs, after it completed, or after a restart.
 
+        While `execute` runs it, the decision is durable on return, and `execute` sees the rollback through; else all is
+        undone on return.
+
         Raises:
             IllegalRequest: Nothing has been executed, a pivot has completed, or it is stuck or rolled back.
             Stuck: An undo could not be done.
