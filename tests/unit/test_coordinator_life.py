@@ -16,7 +16,9 @@ import msgspec
 import pytest
 
 from compensate import (
+    ActionRegistry,
     Coordinator,
+    DagBuilder,
     DefinitionError,
     IllegalRequest,
     RolledBack,
@@ -26,8 +28,10 @@ from compensate import (
     Unavailable,
     Unknown,
     action,
+    action_node,
     connect,
     saga,
+    saga_from_dag,
 )
 from compensate.stores.base import Damaged, Request, StoredSaga
 from compensate.stores.memory import MemoryStore
@@ -404,3 +408,20 @@ async def test_a_second_coordinator_of_the_same_name_is_refused_and_the_first_ke
             await Coordinator(url, sagas=[naps], owner="me").__aenter__()
         assert await asyncio.wait_for(run.result(), 10) == 1
         assert (await first.get(run.id)).record.epoch == 1
+
+
+async def test_a_dag_for_every_saga_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compensate.runtime.host._MOST_BINDINGS", 3)
+    registry = ActionRegistry()
+    registry.register(place)
+    async with Coordinator("memory://") as coordinator:
+        runs: list[Any] = []
+        for number in range(6):
+            node = action_node(f"place-{number}", place, inputs={"x": number})
+            dag = DagBuilder("drawn", registry).append(node).build()
+            runs.append(await coordinator.start(saga_from_dag(dag, registry)))
+            assert await runs[-1].result() == {"x": number, "y": 0}
+        assert len(coordinator._host._bindings) == 3  # pyright: ignore[reportPrivateUsage]
+        await coordinator.rollback(runs[0].id)
+        with pytest.raises(RolledBack):
+            await runs[0].result()
