@@ -466,6 +466,11 @@ class Other:
         assert self.process.stdout is not None
         self.lines = self.process.stdout
         assert self.lines.readline() == "ready\n"
+        self.acknowledged = 0
+
+    def hear(self) -> None:
+        """Wait for one more append that it was told is done."""
+        self.acknowledged = int(self.lines.readline())
 
     def kill(self) -> int:
         """Kill it; the seq of the last append that it was told is done."""
@@ -473,7 +478,9 @@ class Other:
         said = [line for line in self.lines.read().splitlines(keepends=True) if line.endswith("\n")]
         assert self.process.wait() == -signal.SIGKILL
         self.lines.close()
-        return int(said[-1]) if said else 0
+        if said:
+            self.acknowledged = int(said[-1])
+        return self.acknowledged
 
 
 async def test_an_owner_in_another_process_is_not_robbed_and_once_killed_is_succeeded_at_once(
@@ -484,7 +491,7 @@ async def test_an_owner_in_another_process_is_not_robbed_and_once_killed_is_succ
         async with opened(At(path)) as store:
             await store.join("two", NOW, LEASE)
             for _ in range(3):
-                other.lines.readline()
+                other.hear()
                 assert await store.claim("two", NOW, limit=20) == []
                 assert await store.claim_one("s0", "two", NOW) is None
             with pytest.raises(Unavailable, match="another living process"):
@@ -510,7 +517,7 @@ async def test_an_owner_in_another_process_is_not_robbed_and_once_killed_is_succ
 
 async def test_a_killed_owners_single_saga_can_be_claimed_at_once(path: Path) -> None:
     other = Other(path, "one")
-    other.lines.readline()
+    other.hear()
     other.kill()
     async with opened(At(path)) as store:
         await store.join("two", NOW, LEASE)

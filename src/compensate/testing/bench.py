@@ -147,14 +147,14 @@ class VirtualConnection(Connection):
     def __init__(self, coordinator: VirtualCoordinator) -> None:
         self.coordinator = coordinator
         self.virtual_time = coordinator.virtual_time
-        self._loop = self.virtual_time.new_loop()
+        self._virtual_loop = self.virtual_time.new_loop()
 
     def __enter__(self) -> Self:
         """Open the store."""
         try:
             self.wait(self.coordinator.__aenter__())
         except BaseException:
-            self._loop.close()
+            self._virtual_loop.close()
             raise
         return self
 
@@ -164,14 +164,14 @@ class VirtualConnection(Connection):
         """Drain, release, close."""
         try:
             self.wait(self.coordinator.__aexit__(kind, error, traceback))
-            self.wait(self._loop.shutdown_asyncgens())
+            self.wait(self._virtual_loop.shutdown_asyncgens())
         finally:
-            self._loop.close()
+            self._virtual_loop.close()
             self.virtual_time.close()
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run one coroutine to its end; time passes only here."""
-        return self._loop.run_until_complete(coroutine)
+        return self._virtual_loop.run_until_complete(coroutine)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
