@@ -78,10 +78,7 @@ class Definition:
     @cached_property
     def encoded(self) -> bytes:
         """The stored form of the dag."""
-        try:
-            return encode_dag(self.dag)
-        except RecursionError:
-            raise DefinitionError(f"{self.where}: its subsagas are nested too deep to be stored") from None
+        return encode_dag(self.dag)
 
     @cached_property
     def fingerprint(self) -> str:

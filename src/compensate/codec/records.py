@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Raw
 
 from compensate.core import events as e
-from compensate.core.dag import Dag, Path
+from compensate.core.dag import Dag, Path, SubsagaNode
 from compensate.core.events import Event
-from compensate.errors import CorruptLog, DeserializeFailed, UnsupportedVersion
+from compensate.errors import CorruptLog, DefinitionError, DeserializeFailed, UnsupportedVersion
 
 DAG_VERSION: Final = 1
 """Version of the stored form of dags. A dag with a higher one is refused."""
@@ -185,8 +185,25 @@ _stored_dag_decoder = msgspec.json.Decoder(_StoredDag)
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
+DEEPEST: Final = 100
+"""Levels of subsagas in a stored dag. What reads it goes down by recursion, on whatever stack there is then."""
+
+
 def encode_dag(dag: Dag) -> bytes:
-    """A dag as JSON with its version; equal dags give equal bytes."""
+    """A dag as JSON with its version; equal dags give equal bytes.
+
+    Raises:
+        DefinitionError: Its subsagas are nested too deep.
+    """
+    level = [dag]
+    for _ in range(DEEPEST + 1):
+        nodes = [node for outer in level for node in outer.nodes]
+        level = list({id(node.dag): node.dag for node in nodes if isinstance(node, SubsagaNode)}.values())
+    if level:
+        raise DefinitionError(
+            f"dag {dag.name}: its subsagas are nested too deep to be stored; {DEEPEST} levels are the most; "
+            "flatten it"
+        )
     return _sorted.encode({"version": DAG_VERSION, "dag": dag})
 
 

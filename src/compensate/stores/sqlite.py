@@ -71,7 +71,11 @@ class SqliteStore:
         if self._reading is not None:
             return
         connection = prepare(self._path, self.url)
-        self._reading = connect(self._path, reading=True)
+        try:
+            self._reading = connect(self._path, reading=True)
+        except sqlite3.Error as error:
+            connection.close()
+            raise failure(error, self.url, "opening it") from error
         self._reader = Reader(self._reading)
         self._writer = GroupCommit(connection, self._path, self.url, asyncio.get_running_loop())
         with self._snapshot() as reader:

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any, Final
 
 from compensate.errors import CompensateError, Unavailable
-from compensate.stores.sqlite_schema import BUSY, LONGEST_LOG, connect, failure
+from compensate.stores.sqlite_schema import BUSY, LONGEST_LOG, connect, failure, is_busy
 from compensate.stores.sqlite_tables import Stale, Tables, Write
 
 LONGEST_GROUP: Final = 1_000
@@ -34,6 +34,9 @@ _WEIGHT: Final = 0.2
 
 _LOOK: Final = 64
 """After so many commits in place, the log's size is looked at."""
+
+_NAP: Final = 0.001
+"""Seconds between looks whether another process has ended its transaction."""
 
 _PATIENCE: Final = 2
 """Turns of the loop that a group waits for the tasks that the group before has woken."""
@@ -291,16 +294,20 @@ class GroupCommit:
 
     def _transact(self, group: _Group) -> None:
         """A whole transaction; waits for other processes."""
-        try:
-            self._execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
-            self._execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            self._roll_back()
-            for write in group:
-                write.error = self._named(error, "beginning to write")
-            return
-        finally:
-            self._connection.execute("PRAGMA busy_timeout = 0")
+        until = monotonic() + BUSY
+        while True:
+            try:
+                self._execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.Error as error:
+                # SQLite's own waiting looks ten times a second: too seldom to meet the gaps of one who writes a lot.
+                if is_busy(error) and monotonic() < until:
+                    sleep(_NAP)
+                    continue
+                self._roll_back()
+                for write in group:
+                    write.error = self._named(error, "beginning to write")
+                return
         self._attempt(group)
 
     def _checkpoint(self, _group: _Group) -> None:

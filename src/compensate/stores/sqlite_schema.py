@@ -68,19 +68,23 @@ def connect(path: Path, *, reading: bool = False) -> sqlite3.Connection:
     It may be handed from thread to thread; only one may use it at a time.
     """
     connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-    for pragma in (
-        "synchronous = FULL",
-        "fullfsync = ON",  # on macOS a plain fsync stops at the drive's cache
-        "checkpoint_fullfsync = ON",
-        # Checkpoints are ours to make, off the path of a commit: each costs fsyncs.
-        "wal_autocheckpoint = 0",
-        f"journal_size_limit = {LONGEST_LOG}",
-        "cache_size = -16000",
-        "temp_store = MEMORY",
-        "trusted_schema = OFF",
-        f"query_only = {'ON' if reading else 'OFF'}",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+    try:
+        for pragma in (
+            "synchronous = FULL",
+            "fullfsync = ON",  # on macOS a plain fsync stops at the drive's cache
+            "checkpoint_fullfsync = ON",
+            # Checkpoints are ours to make, off the path of a commit: each costs fsyncs.
+            "wal_autocheckpoint = 0",
+            f"journal_size_limit = {LONGEST_LOG}",
+            "cache_size = -16000",
+            "temp_store = MEMORY",
+            "trusted_schema = OFF",
+            f"query_only = {'ON' if reading else 'OFF'}",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
