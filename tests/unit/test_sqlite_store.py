@@ -151,11 +151,13 @@ async def test_a_newer_schema_is_refused_and_nothing_changed(path: Path) -> None
 
 async def test_a_file_that_is_no_database_is_refused_changed_in_nothing_and_let_go(path: Path) -> None:
     path.write_text("this is a diary\n" * 100)
-    before = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(CorruptLog, match="no SQLite database") as refused:
         await SqliteStore(path).open()
     assert path.read_text() == "this is a diary\n" * 100
-    assert len(os.listdir("/dev/fd")) == before, f"something is open though {refused.value!r} was raised"
+    assert len(list(Path("/dev/fd").iterdir())) == before, (
+        f"something is open though {refused.value!r} was raised"
+    )
 
 
 async def test_another_programs_database_is_refused_and_nothing_changed(path: Path) -> None:
