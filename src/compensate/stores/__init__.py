@@ -1,7 +1,8 @@
-"""Where sagas are kept: the protocol (`base`), memory, files, SQLite, PostgreSQL."""
+"""Where sagas are kept: the protocol (`base`), memory, files, SQLite."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,19 +16,22 @@ FORMS: Final = (
     "sqlite:////absolute/path.db",
     "file:///relative/folder",
     "file:////absolute/folder",
-    "postgresql://user@host/database",
 )
 """The forms of store urls."""
+
+_OPTION: Final = re.compile(r"\?\w+=[^/]*$")
+_PASSWORD: Final = re.compile(r"(?<=[^:/]):[^/@]*@")
+"""What stands between a user's name and the host."""
 
 
 def open_store(url: str) -> Store:
     """The store that `url` names. It is not opened yet: nothing is read or written before `await store.open()`.
 
     After `sqlite:///` and `file:///` stands a path: `sqlite:///a.db` is `a.db` in the working directory,
-    `sqlite:////srv/a.db` is `/srv/a.db`. Nothing in it is quoted or unquoted.
+    `sqlite:////srv/a.db` is `/srv/a.db`. Nothing in it is quoted or unquoted, and there are no options.
 
     Raises:
-        StoreUrlInvalid: It names no store, or one whose extra is not installed; says what would.
+        StoreUrlInvalid: It names no store, or one that this version does not have; says what would.
     """
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise StoreUrlInvalid(f"store url {url!r} is a {type(url).__name__}; give a str, like {FORMS[1]!r}")
@@ -53,14 +57,12 @@ def open_store(url: str) -> Store:
 
         return FileStore(_path(url, rest))
     if scheme in ("postgresql", "postgres"):
-        raise _invalid(url, "PostgreSQL needs the extra: pip install 'compensate[postgres]'")
+        raise _invalid(url, "this version has no store on PostgreSQL")
     raise _invalid(url, f"there is no store {scheme!r}")
 
 
 def store_exists(url: str) -> bool:
     """Whether opening the store would find one; otherwise it would make one. Nothing is opened or made.
-
-    PostgreSQL is asked only when it is opened: of such a url this says `True`.
 
     Raises:
         StoreUrlInvalid: As `open_store`.
@@ -101,11 +103,14 @@ def _path(url: str, rest: str) -> str:
         raise _invalid(url, "the path is missing")
     if "\0" in path:
         raise _invalid(url, "a path holds no NUL")
+    if _OPTION.search(path):
+        # Elsewhere this is how options are given; taken as a name it would make a file that nobody meant.
+        raise _invalid(url, "it ends in an option, and stores take none; leave out the '?' and what follows it")
     return path
 
 
 def _invalid(url: str, why: str) -> StoreUrlInvalid:
-    return StoreUrlInvalid(f"store url {url!r}: {why}; the forms are: {', '.join(FORMS)}")
+    return StoreUrlInvalid(f"store url {_PASSWORD.sub(':***@', url)!r}: {why}; the forms are: {', '.join(FORMS)}")
 
 
 __all__ = ["FORMS", "Store", "open_store", "reading", "store_exists"]
