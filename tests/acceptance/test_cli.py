@@ -1,20 +1,13 @@
-"""The command line as people use it: real processes, a real SQLite file, real signals, a real terminal."""
+"""The command line as people use it: real processes, a real SQLite file, real signals."""
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
-import struct
-import subprocess
-import sys
-import termios
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from fcntl import ioctl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -396,112 +389,3 @@ def test_check_tells_sagas_of_an_older_dag_and_of_actions_that_are_gone(place: P
     gone = place.type("check", "shop")
     assert gone.code == 8
     assert "no action is named 'charge'" in gone.out
-
-
-# -- a real terminal ----------------------------------------------------------------------------
-
-
-@contextmanager
-def in_terminal(
-    place: Place, rows: int, columns: int, *words: str
-) -> Generator[tuple[subprocess.Popen[bytes], int], None, None]:
-    """Run `compensate` on a terminal of its own."""
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "compensate", *words],
-        cwd=place.path,
-        env=place.environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        close_fds=True,
-    ) as process:
-        os.close(theirs)
-        try:
-            yield process, ours
-        finally:
-            if process.poll() is None:
-                process.kill()
-            os.close(ours)
-
-
-def read_until(terminal: int, text: str, seen: str = "") -> str:
-    """Read the terminal until `text` has come (or, if it is empty, until its program has gone)."""
-    while not text or text not in seen:
-        try:
-            more = os.read(terminal, 65536)
-        except OSError:
-            more = b""
-        if not more:
-            assert not text, f"{text!r} never came: {seen!r}"
-            break
-        seen += more.decode("utf-8", "replace")
-    return seen
-
-
-def test_on_a_terminal_the_saga_is_a_live_tree_that_says_states_in_words_and_colour(place: Place) -> None:
-    place.hold("charge")
-    place.breaks("release")
-    with in_terminal(place, 24, 100, "run", "shop:order", "--params", FAILING, "--id", "o1") as (
-        process,
-        terminal,
-    ):
-        live = read_until(terminal, "◐ charge")
-        live = read_until(terminal, "running", live)
-        assert process.poll() is None
-        assert "\x1b[?25l" in live  # the cursor is hidden while it draws
-        assert "\x1b[32m● reserve" in live
-        place.let("charge")
-        end = read_until(terminal, "")
-        assert process.wait(60) == 4
-    assert "\x1b[?25h" in end
-    whole = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", end).replace("\r", "")
-    last = whole[whole.rindex("order  ✗ stuck") :].splitlines()
-    assert [line.split("  ")[0] for line in last[1:5]] == [
-        "",
-        "1 ─── ✗ reserve",
-        "2 ─── ↶ charge",
-        "3 ─── ✗ ship",
-    ]
-    assert "undo failed" in last[2]
-    assert "Permanent: the warehouse is closed" in last[2]
-    assert last[5] == "reserve needs a decision: Permanent: the warehouse is closed"
-
-
-def test_the_live_tree_fits_a_small_terminal_and_shows_what_runs(place: Place) -> None:
-    steps = "\n".join(f"    x = step.options(name='step_{k}')(x)" for k in range(40))
-    (place.path / "long.py").write_text(
-        "import asyncio, pathlib\nfrom compensate import action, saga\n"
-        "@action\nasync def step(x: int) -> int:\n"
-        "    while x == 20 and pathlib.Path('hold.step').exists():\n        await asyncio.sleep(0.01)\n"
-        f"    return x + 1\n@saga\ndef chain(x: int) -> int:\n{steps}\n    return x\n"
-    )
-    place.hold("step")
-    with in_terminal(place, 12, 60, "run", "long:chain", "--params", '{"x": 0}') as (process, terminal):
-        live = read_until(terminal, "◐ step_20")
-        live = read_until(terminal, "more:", live)
-        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", live).replace("\r", "")
-        frame = plain[plain.rindex("chain  ◐ running") :].splitlines()
-        assert len(frame) <= 12
-        assert all(len(line) <= 60 for line in frame)
-        assert "… and 32 more" in frame[-1]
-        place.let("step")
-        read_until(terminal, "")
-        assert process.wait(60) == 0
-
-
-def test_ctrl_c_on_a_terminal_gives_the_cursor_back_and_tells_how_to_go_on(place: Place) -> None:
-    place.hold("charge")
-    with in_terminal(place, 24, 100, "run", "shop:order", "--params", ONE, "--id", "o1") as (
-        process,
-        terminal,
-    ):
-        live = read_until(terminal, "◐ charge")
-        process.send_signal(signal.SIGINT)
-        live = read_until(terminal, "stopping: waiting", live)
-        place.let("charge")
-        end = read_until(terminal, "", live)
-        assert process.wait(60) == 130
-    assert end.rindex("\x1b[?25h") > end.rindex("\x1b[?25l")
-    assert "saga o1 can be resumed: python -m compensate resume o1 --app shop:order" in end

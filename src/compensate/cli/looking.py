@@ -23,7 +23,7 @@ from compensate.core.names import check_name
 from compensate.errors import SagaNotFound, Unavailable
 from compensate.render import Source, dot, mermaid, snapshot, svg, text
 from compensate.render.lines import clock_time, event_line
-from compensate.render.words import STATE_WORDS, columns, plain
+from compensate.render.words import STATE_WORDS, columns, cut, plain
 from compensate.runtime.runs import Snapshot
 from compensate.stores import Store, store_exists
 from compensate.stores.base import SagaRecord
@@ -34,6 +34,9 @@ _END_OF: Final[dict[str, s.SagaStatus]] = {
     e.SAGA_STUCK: s.STUCK,
 }
 _DRAW: Final[dict[str, Callable[[Source], str]]] = {"dot": dot, "mermaid": mermaid, "svg": svg}
+
+_ID_LEAST: Final = 20
+"""Columns that an id has at least in a list, if it is that long."""
 
 POLL: Final = 0.2
 """Seconds between two looks for new events."""
@@ -54,7 +57,7 @@ def ls(
     cursor: str | None,
     everything: bool,
 ) -> int:
-    """List sagas, newest first.
+    """List sagas, newest first. On a terminal, as much of them as fits.
 
     With --json: one document, {"sagas": [...], "cursor": ...}; the cursor is null when there are no more.
     """
@@ -107,13 +110,28 @@ def _table(common: Common, records: Sequence[SagaRecord]) -> None:
     if len(rows) == 1:
         return
     widths = [max(columns(row[k].plain) for row in rows) for k in range(len(rows[0]))]
+    shown = _fitting(widths, common.out.console.width)
     for row in rows:
-        shown = Text()
-        for cell, width in zip(row, widths, strict=True):
-            shown.append_text(cell)
-            shown.append(" " * (width - columns(cell.plain) + 2))
-        shown.rstrip()
-        common.out.show(shown)
+        line = Text()
+        for k in shown:
+            cell = row[k].copy()
+            if columns(cell.plain) > widths[k]:
+                cell = Text(cut(cell.plain, widths[k], "..." if common.out.ascii else "…"))
+            line.append_text(cell)
+            line.append(" " * (widths[k] - columns(cell.plain) + 2))
+        line.rstrip()
+        common.out.show(line)
+
+
+def _fitting(widths: list[int], room: int) -> list[int]:
+    """Which columns of the list fit into `room`; what is left of it is the width of the ids."""
+    shown = list(range(len(widths)))
+    for least in (3, 5, 4):  # created, owner, updated
+        if sum(widths[k] + 2 for k in shown[1:]) + min(widths[0], _ID_LEAST) <= room:
+            break
+        shown.remove(least)
+    widths[0] = min(widths[0], max(_ID_LEAST, room - sum(widths[k] + 2 for k in shown[1:])))
+    return shown
 
 
 def _short(at: float) -> str:
@@ -141,7 +159,7 @@ def show(common: Common, saga_id: str, tracebacks: bool) -> int:
         return codes.OK
     tell(common, shown)
     for label, failed in _failures(shown):
-        out.line(f"{label}: {failed.type}: {failed.message}", "red")
+        out.line(f"{label}: {failed.type.removeprefix('builtins.')}: {failed.message}", "red")
         if tracebacks and failed.traceback:
             out.raw(
                 "".join(
@@ -166,9 +184,9 @@ def tell(common: Common, shown: Snapshot) -> None:
     progress = Progress(shown)
     width = out.console.width
     out.show(tree(progress, time.time(), width=width, ascii_only=out.ascii))
-    out.line(f"params: {shown.fold.params.decode('utf-8', 'replace')}")
+    out.line("params:", data=shown.fold.params.decode("utf-8", "replace"))
     if shown.status == s.COMPLETED and shown.fold.plan.dag.output is not None:
-        out.line(f"output: {output_text(shown)}")
+        out.line("output:", data=output_text(shown))
 
 
 def output_text(shown: Snapshot) -> str:

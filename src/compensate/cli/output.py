@@ -18,7 +18,7 @@ from rich.text import Text
 from compensate.cli import codes
 from compensate.cli.loading import CliError
 from compensate.errors import CompensateError
-from compensate.render.words import plain
+from compensate.render.words import exact, plain
 
 DEFAULT_STORE: Final = "sqlite:///compensate.db"
 WIDE: Final = 10_000
@@ -68,10 +68,18 @@ class Output:
         """Print text for people."""
         self._write(lambda: self.console.print(thing))
 
-    def line(self, text: str, style: str = "") -> None:
-        """Print one line for people. Safe with any text: what could steer a terminal is taken out."""
+    def line(self, text: str, style: str = "", *, data: str = "") -> None:
+        """Print one line for people. Safe with any text: what could steer a terminal is taken out.
+
+        Args:
+            text: What to say.
+            style: How.
+            data: JSON that follows, kept so that it reads back as the same: what could steer a terminal is escaped.
+        """
         indent = " " * (len(text) - len(text.lstrip(" ")))
-        self.show(Text(indent + plain(text), style=style, no_wrap=not self.terminal))
+        line = Text(indent + plain(text) + (f" {exact(data)}" if data else ""), style=style, no_wrap=True)
+        # A terminal breaks long lines by itself; line feeds of our own would be copied with them.
+        self._write(lambda: self.console.print(line, soft_wrap=True))
 
     def raw(self, text: str) -> None:
         """Write as it is."""

@@ -122,7 +122,7 @@ def finish(
         out.document({**documents.of_saga(shown, common.command, apps), "interrupted": False})
         return code_of(progress, wanted=wanted)
     if shown.status == s.COMPLETED and shown.fold.plan.dag.output is not None:
-        out.line(f"output: {output_text(shown)}")
+        out.line("output:", data=output_text(shown))
     for hint in stuck_hints(shown, common.command, apps):
         out.line(hint)
     return code_of(progress, wanted=wanted)

@@ -30,6 +30,16 @@ def plain(text: str) -> str:
     )
 
 
+def exact(text: str) -> str:
+    """JSON `text` on one line that reads back as the same data: what `plain` would change is escaped."""
+    return "".join(c if _carried(c) else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[k]:02x}{units[k + 1]:02x}" for k in range(0, len(units), 2))
+
+
 def _carried(char: str) -> bool:
     return char.isprintable() and char not in "\ufffe\uffff"
 
