@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import assert_type
+from typing import Any, assert_type
 
 from compensate.authoring import (
     Action,
@@ -18,8 +18,10 @@ from compensate.authoring import (
     no_op_undo,
     saga,
 )
+from compensate.core.dag import Dag
 from compensate.core.policy import Retry
 from compensate.runtime.coordinator import Coordinator
+from compensate.runtime.executor import SagaExecutor
 
 
 class Client:
@@ -155,6 +157,14 @@ def fulfil(order: Order, *, warehouse: str = "west") -> str:
     more = fan_out(reserve.options(name="again").after(number), order.lines, warehouse=constant("north"))
     ship(more, auth)
     return insure(number, policy)
+
+
+async def run_alone(client: Client, graph: Dag) -> None:
+    traced = SagaExecutor(payment, deps=Deps(client))
+    assert_type(await traced.execute(1, card="x"), Auth)
+    built = SagaExecutor(graph, registry, saga_id="y")
+    assert_type(built, SagaExecutor[Any])
+    assert_type(await built.execute(), Any)
 
 
 async def run(client: Client) -> None:

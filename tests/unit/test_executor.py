@@ -340,6 +340,8 @@ async def test_a_graph_made_from_user_input_runs_as_it_was_asked_for() -> None:
     assert DONE == ["a", "b", "c", "!"]
     with pytest.raises(ParamsInvalid, match="suffix"):
         await build([["a"]]).execute()
+    with pytest.raises(ParamsInvalid, match=r"dag asked, param suffix: .*say the types .*saga_from_dag"):
+        await build([["a"]]).execute(suffix=[Path("x")])
 
 
 async def test_free_nodes_and_dependencies_run_in_their_order() -> None:

@@ -18,7 +18,14 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
 from compensate.core.plan import ACTION, FAN_END, Plan
-from compensate.errors import ActionFailed, CompensateError, DefinitionError, IllegalRequest, ParamsInvalid
+from compensate.errors import (
+    ActionFailed,
+    CompensateError,
+    DefinitionError,
+    IllegalRequest,
+    ParamsInvalid,
+    SerializeFailed,
+)
 from compensate.runtime import trace, verbs
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
@@ -58,6 +65,34 @@ class SagaExecutor(Generic[T]):
         grace: Seconds for which a rollback by request waits for running actions.
     """
 
+    @overload
+    def __init__(
+        self,
+        saga: Saga[..., T],
+        registry: ActionRegistry | None = ...,
+        *,
+        saga_id: str | None = ...,
+        store: Store | str = ...,
+        deps: Any = ...,
+        clock: Clock | None = ...,
+        pool: Executor | None = ...,
+        inject: Mapping[str, Inject] | None = ...,
+        grace: float = ...,
+    ) -> None: ...
+    @overload  # a bare dag does not say what it returns
+    def __init__(
+        self: SagaExecutor[Any],
+        saga: Dag,
+        registry: ActionRegistry | None = ...,
+        *,
+        saga_id: str | None = ...,
+        store: Store | str = ...,
+        deps: Any = ...,
+        clock: Clock | None = ...,
+        pool: Executor | None = ...,
+        inject: Mapping[str, Inject] | None = ...,
+        grace: float = ...,
+    ) -> None: ...
     def __init__(
         self,
         saga: Saga[..., T] | Dag,
@@ -393,9 +428,13 @@ def _plain_params(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> by
         raise ParamsInvalid(
             f"dag {dag.name}: give its params by name: {', '.join(dag.params) or 'it has none'}"
         )
-    return r.join_fields(
-        (name, encode_any(kwargs[name], where=f"dag {dag.name}, param {name}")) for name in dag.params
-    )
+    where = f"dag {dag.name}, param"
+    try:
+        return r.join_fields((name, encode_any(kwargs[name], where=f"{where} {name}")) for name in dag.params)
+    except SerializeFailed as error:
+        # A bare dag says no types, so only plain JSON data can be taken as it is.
+        advice = "or say the types of its params: saga_from_dag(dag, registry, params={...})"
+        raise ParamsInvalid(f"{error}; {advice}") from error
 
 
 def _report(what: str, error: BaseException) -> None:
