@@ -14,6 +14,7 @@ from compensate.authoring.composing import encode_plain
 from compensate.authoring.placing import Place
 from compensate.authoring.registry import ActionRegistry, action_names
 from compensate.authoring.sagas import Saga
+from compensate.authoring.signatures import signature_text
 from compensate.authoring.tracing import with_after
 from compensate.codec import TypeCodec, encode_any
 from compensate.core.dag import (
@@ -105,7 +106,7 @@ def action_node(
     where = f"node {name}, action {action.name}"
     _check_when(when, where)
     fanned = () if each is None else (each[0],)
-    _check_inputs(action.signature, {*given, *fanned}, where)
+    _check_inputs(action, {*given, *fanned}, where)
     exprs = {
         key: _expr(value, action.params[key], f"{where}, parameter {key}") for key, value in given.items()
     }
@@ -169,12 +170,20 @@ def subsaga_node(
     return placed
 
 
-def _check_inputs(signature: inspect.Signature, given: set[str], where: str) -> None:
-    for name, parameter in signature.parameters.items():
+def _check_inputs(action: Action[..., Any], given: set[str], where: str) -> None:
+    parameters = action.signature.parameters
+    for name, parameter in parameters.items():
         if name not in given and parameter.default is inspect.Parameter.empty:
-            raise DefinitionError(f"{where}: the parameter {name!r} is given nothing; it takes {signature}")
-    if unknown := given - signature.parameters.keys():
-        raise DefinitionError(f"{where}: it has no parameter {min(unknown)!r}; it takes {signature}")
+            raise DefinitionError(
+                f"{where}: the parameter {name!r} is given nothing; it takes {_takes(action)}; give "
+                f"inputs={{{name!r}: ...}}, with output('node'), param('name') or a value"
+            )
+    if unknown := given - parameters.keys():
+        raise DefinitionError(f"{where}: it has no parameter {min(unknown)!r}; it takes {_takes(action)}")
+
+
+def _takes(action: Action[..., Any]) -> str:
+    return signature_text(action.signature, action.params)
 
 
 def _check_when(when: object, where: str) -> None:
@@ -305,7 +314,7 @@ class DagBuilder:
             output = Ref(self._last(nodes, where))
         elif output is not None and type(output) not in _EXPRESSIONS:
             raise DefinitionError(
-                f"{where}: output is a {type(output).__name__}; give an expression, as output('node')"
+                f"{where}: output is of type {type(output).__name__}; give an expression, as output('node')"
             )
         dag = msgspec.structs.replace(dag, output=output)
         validate(dag)

@@ -18,7 +18,7 @@ from compensate.authoring.placing import DEFAULT, Place, Placed
 from compensate.authoring.refs import source_of
 from compensate.authoring.registry import ActionRegistry, action_names
 from compensate.authoring.showing import page, picture
-from compensate.authoring.signatures import Signature, require_function, written_at
+from compensate.authoring.signatures import Signature, require_function, signature_text, written_at
 from compensate.authoring.tracing import Tracer, add_node
 from compensate.codec import TypeCodec, type_codec
 from compensate.codec.records import encode_dag, fingerprint, join_fields, to_json
@@ -161,6 +161,11 @@ class Saga(Generic[P, T]):
         return self.definition.signature
 
     @property
+    def takes(self) -> str:
+        """The params with their types, for people: `(order: shop.Order)`."""
+        return signature_text(self.definition.signature, self.definition.params)
+
+    @property
     def params(self) -> dict[str, TypeCodec[Any]]:
         """Codec of each param."""
         return self.definition.params
@@ -270,7 +275,7 @@ class Saga(Generic[P, T]):
                 return definition.encode_by_place(args)
             values = self.bind(*args, **kwargs)
         except TypeError as error:
-            raise ParamsInvalid(f"saga {self.name}: {error}; it takes {self._taken()}") from None
+            raise ParamsInvalid(f"saga {self.name}: {error}; it takes {self.takes}") from None
         except SerializeFailed as error:
             raise ParamsInvalid(f"{error}") from error
         params = definition.params
@@ -299,21 +304,15 @@ class Saga(Generic[P, T]):
                     reason = error.__cause__ or error
                     raise ParamsInvalid(f"saga {self.name}, parameter {name}: {reason}") from error
             elif default is Parameter.empty:
-                raise ParamsInvalid(f"saga {self.name}: param {name!r} is missing; it takes {self._taken()}")
+                raise ParamsInvalid(f"saga {self.name}: param {name!r} is missing; it takes {self.takes}")
             else:
                 values[name] = default
         if unknown := given.keys() - self.params.keys():
-            raise ParamsInvalid(f"saga {self.name}: no param {min(unknown)!r}; it takes {self._taken()}")
+            raise ParamsInvalid(f"saga {self.name}: no param {min(unknown)!r}; it takes {self.takes}")
         try:
             return join_fields((name, self.params[name].encode(value)) for name, value in values.items())
         except SerializeFailed as error:
             raise ParamsInvalid(f"{error}") from error
-
-    def _taken(self) -> str:
-        # With the types themselves: under `from __future__ import annotations` the signature holds their source.
-        given = self.signature.parameters.values()
-        parameters = [each.replace(annotation=self.params[each.name].type) for each in given]
-        return f"{self.signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)}"
 
 
 # -- making them -----------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os.path import dirname
 from types import CodeType, FrameType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -61,6 +61,14 @@ class Signature:
                 f"{self.where}: it has no return annotation; say its type (`-> None` if it returns nothing)"
             )
         return type_codec(self.hints["return"], where=f"{self.where}, its return value")
+
+
+def signature_text(signature: inspect.Signature, params: Mapping[str, TypeCodec[Any]]) -> str:
+    """What is taken, for people: `(order: shop.Order)`."""
+    # With the types themselves: under `from __future__ import annotations` the signature holds their source.
+    given = signature.parameters.values()
+    parameters = [each.replace(annotation=params[each.name].type) for each in given]
+    return f"{signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)}"
 
 
 def is_ctx(hint: Any) -> bool:

@@ -66,7 +66,7 @@ def check(common: Common, spec: str, apps: tuple[str, ...]) -> int:
                 "where": saga.where,
                 "fingerprint": saga.fingerprint,
                 "nodes": len(saga.plan.index),
-                "params": str(saga.signature),
+                "params": saga.takes,
             }
             for saga in found
         ]
@@ -75,7 +75,8 @@ def check(common: Common, spec: str, apps: tuple[str, ...]) -> int:
     else:
         for saga in found:
             common.out.line(
-                f"{saga.where}: sound; fingerprint {saga.fingerprint}, params {saga.signature}", "green"
+                f"{saga.where}: sound; fingerprint {saga.fingerprint}, params {saga.takes}",
+                "green",
             )
         _tell(common, groups)
     return codes.OK if ok else codes.CHECK_FAILED

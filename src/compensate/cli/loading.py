@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.cli import codes
+from compensate.core.dag import Dag
 from compensate.errors import CompensateError, DefinitionError
 
 
@@ -150,8 +151,17 @@ def load_saga(spec: str) -> Saga[..., Any]:
         spec, "saga", lambda module: [name for name, value in vars(module).items() if isinstance(value, Saga)]
     )
     if not isinstance(found, Saga):
-        raise CliError(f"{spec} is a {type(found).__name__}, no saga; decorate the function with @saga")
+        raise CliError(f"{spec} is {_no_saga(found)}")
     return cast("Saga[..., Any]", found)
+
+
+def _no_saga(found: object) -> str:
+    if isinstance(found, Action):
+        return "an action, no saga; call it in a function that is decorated with @saga, and name that"
+    if isinstance(found, Dag):
+        return "a dag, no saga; name what saga_from_dag(dag, registry) makes of it"
+    what = "a function" if inspect.isfunction(found) else f"of type {type(found).__name__}"
+    return f"{what}, no saga; decorate the function with @saga"
 
 
 def sagas_of(module: ModuleType) -> list[Saga[..., Any]]:
@@ -203,7 +213,7 @@ async def deps_of(spec: str | None) -> AsyncGenerator[Any, None]:
     factory = _attribute(spec, "factory", functions)
     if not callable(factory):
         raise CliError(
-            f"--deps {spec} is a {type(factory).__name__}, which cannot be called; give a function"
+            f"--deps {spec} is of type {type(factory).__name__}, which cannot be called; give a function"
         )
     async with AsyncExitStack() as stack:
         try:

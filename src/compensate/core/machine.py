@@ -85,7 +85,7 @@ class Machine(Facts):
             IllegalRequest: A pivot completed, or the saga is stuck, rolling back or rolled back.
         """
         if self.status not in (s.RUNNING, s.COMPLETED):
-            raise self._illegal("rolled back", f"it is {self.status}")
+            raise self._illegal("rolled back", self._why_not())
         if self._pivots_done:
             pivot = next(self.plan.names[i] for i in self.plan.pivots if self.state[i] == s.COMPLETED)
             raise self._illegal("rolled back", f"its pivot {pivot!r} has completed, and it only goes forward")
@@ -98,7 +98,7 @@ class Machine(Facts):
     def pause(self, now: float, *, who: str = "", why: str = "") -> None:
         """Start nothing more until `resume`; what runs may land. Does nothing if paused already."""
         if self.status in s.ENDS:
-            raise self._illegal("paused", f"it is {self.status}")
+            raise self._illegal("paused", self._why_not())
         if not self.paused:
             self._record(e.SAGA_PAUSED, now, e.Decided(who, why))
 
@@ -151,6 +151,14 @@ class Machine(Facts):
     def unpark(self, now: float) -> None:
         """The code is back."""
         self._record(e.SAGA_UNPARKED, now, None)
+
+    def _why_not(self) -> str:
+        if self.status != s.STUCK:
+            return f"it is {(self.status or '').replace('_', ' ')} already"
+        parked = self.stuck is not None and self.stuck.parked
+        return "it is stuck; " + (
+            "bring the missing code back" if parked else "decide about its stuck nodes first"
+        )
 
     def _illegal(self, what: str, why: str) -> IllegalRequest:
         return IllegalRequest(f"saga {self.saga_id} cannot be {what}: {why}")

@@ -38,7 +38,7 @@ def check_name(text: object, what: str) -> str:
 
 def _check(text: object, what: str, forbidden: str) -> str:
     if not isinstance(text, str):
-        raise NameInvalid(f"{what}: {text!r} is a {type(text).__name__}; give a str")
+        raise NameInvalid(f"{what}: {text!r} is of type {type(text).__name__}; give a str")
     if not text:
         raise NameInvalid(f"{what}: it is empty; give 1 to {LONGEST} characters")
     if len(text) > LONGEST:

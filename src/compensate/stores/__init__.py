@@ -34,7 +34,9 @@ def open_store(url: str) -> Store:
         StoreUrlInvalid: It names no store, or one that this version does not have; says what would.
     """
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise StoreUrlInvalid(f"store url {url!r} is a {type(url).__name__}; give a str, like {FORMS[1]!r}")
+        raise StoreUrlInvalid(
+            f"store url {url!r} is of type {type(url).__name__}; give a str, like {FORMS[1]!r}"
+        )
     scheme, colon, rest = url.partition("://")
     if not colon:
         raise _invalid(url, "it has no '://'")
@@ -105,12 +107,16 @@ def _path(url: str, rest: str) -> str:
         raise _invalid(url, "a path holds no NUL")
     if _OPTION.search(path):
         # Elsewhere this is how options are given; taken as a name it would make a file that nobody meant.
-        raise _invalid(url, "it ends in an option, and stores take none; leave out the '?' and what follows it")
+        raise _invalid(
+            url, "it ends in an option, and stores take none; leave out the '?' and what follows it"
+        )
     return path
 
 
 def _invalid(url: str, why: str) -> StoreUrlInvalid:
-    return StoreUrlInvalid(f"store url {_PASSWORD.sub(':***@', url)!r}: {why}; the forms are: {', '.join(FORMS)}")
+    return StoreUrlInvalid(
+        f"store url {_PASSWORD.sub(':***@', url)!r}: {why}; the forms are: {', '.join(FORMS)}"
+    )
 
 
 __all__ = ["FORMS", "Store", "open_store", "reading", "store_exists"]

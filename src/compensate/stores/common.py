@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from compensate.codec.records import fingerprint, from_json, to_json
 from compensate.core import events as e
 from compensate.core.events import Event
+from compensate.core.names import LONGEST
 from compensate.core.states import STUCK, SagaStatus
 from compensate.errors import (
     CompensateError,
@@ -99,7 +100,10 @@ def check_end(record: SagaRecord, last_seq: int) -> None:
 
 def not_found(saga_id: str) -> SagaNotFound:
     """Nobody has that id."""
-    return SagaNotFound(f"no saga {saga_id!r} in this store; check the id and the store's url")
+    asked = repr(saga_id)
+    if len(saga_id) > LONGEST:
+        asked = f"{saga_id[:40]!r}… ({len(saga_id)} characters; none is so long)"
+    return SagaNotFound(f"no saga {asked} in this store; check the id and the store's url")
 
 
 def exists(saga_id: str) -> SagaExists:
