@@ -76,6 +76,8 @@ async def test_a_snapshot_shows_states_and_errors_in_a_notebook() -> None:
         with pytest.raises(RolledBack):
             await c.run(stay.with_id("s"))
         snapshot = await c.get("s")
+        assert repr(snapshot) == f"<saga s of stay: rolled_back, {len(snapshot.events)} events>"
+        assert repr(c.attach("s")) == "<run of saga s>"
     text = shown(snapshot._repr_svg_())
     for words in ("rolled back", "undone", "failed", "the order of the undos"):
         assert words in text

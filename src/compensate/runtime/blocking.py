@@ -28,6 +28,9 @@ class BlockingRun(Generic[T]):
         self._connection = connection
         self._run = run
 
+    def __repr__(self) -> str:
+        return repr(self._run)
+
     def result(self) -> T:
         """Wait for the end; see `Run.result`."""
         return self._connection.wait(self._run.result())

@@ -47,6 +47,9 @@ class Snapshot:
             plan or Plan(r.decode_dag(stored.dag)), stored.record.id, stored.events, stored.record.epoch
         )
 
+    def __repr__(self) -> str:
+        return f"<saga {self.id} of {self.record.name}: {self.status}, {len(self.events)} events>"
+
     @property
     def id(self) -> str:
         """The saga's id."""
@@ -234,6 +237,9 @@ class Run(Generic[T]):
         self._saga = saga
         self._execution = execution
         self._last: Execution | None = None
+
+    def __repr__(self) -> str:
+        return f"<run of saga {self.id}>"
 
     async def result(self) -> T:
         """Wait for the end.
