@@ -12,6 +12,7 @@ from pathlib import Path
 from compensate import (
     CompensateError,
     Coordinator,
+    NameInvalid,
     RolledBack,
     Run,
     SagaNotFound,
@@ -27,7 +28,7 @@ from compensate import (
 from compensate.stores.base import SagaRecord
 from examples.persistent_cli.saga import Cloud, site
 
-OK, FAILED, ROLLED_BACK, STUCK = 0, 1, 3, 4  # 2 is argparse's, for bad input
+OK, FAILED, BAD_INPUT, ROLLED_BACK, STUCK = 0, 1, 2, 3, 4  # argparse uses 2 for that, too
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,8 +77,9 @@ async def deploy(options: argparse.Namespace) -> int:
             await c.store.delete(name)  # the deploy before failed, and nothing is left of it
             before = None
         if before is None:
+            named = site.with_id(name)  # an id that cannot be is refused before anything is said
             print(f"{name}: deploying", flush=True)
-            return await follow(await c.start(site.with_id(name), options.zone), name)
+            return await follow(await c.start(named, options.zone), name)
         print(f"{name}: {'it is there already' if before.status == 'completed' else 'going on'}", flush=True)
         return await follow(await c.adopt(name), name, before.last_seq)
 
@@ -138,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"stopped by {error.signal}; the same command goes on from here", file=sys.stderr)
     except CompensateError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return BAD_INPUT if isinstance(error, NameInvalid) else FAILED
     return FAILED
 
 
