@@ -106,6 +106,18 @@ def test_long_lines_reach_the_terminal_whole_so_that_they_can_be_copied(place: P
     assert "saga: created with {" in created
 
 
+def test_a_long_reason_reaches_the_terminal_whole(place: Place) -> None:
+    (place.path / "long.py").write_text(
+        "from compensate import action, saga\n@action\ndef step() -> int:\n    raise ValueError('why ' * 50)\n"
+        "@saga\ndef one() -> int:\n    return step()\n"
+    )
+    place.type("run", "long:one", "--id", "o1")
+    title, why, *_, error, _end = shown(place, 80, "show", "o1")
+    assert title.startswith("one  ↶ rolled back")
+    said = "ValueError: " + "why " * 49 + "why"
+    assert (why, error) == (f"  step failed: {said}", f"step: {said}")
+
+
 @pytest.mark.parametrize("columns", [60, 80, 140])
 def test_a_list_fits_the_terminal_and_leaves_out_what_matters_least(place: Place, columns: int) -> None:
     for saga_id in ("o1", "x" * 90):

@@ -218,6 +218,17 @@ def test_graphviz_draws_every_node_and_every_edge(dag: Dag, live: bool) -> None:
     assert graphviz(render.dot(shown), "plain").count("\nedge ") == len(shown.edges) + hidden
 
 
+def test_a_drawing_in_characters_names_every_node_beside_its_label() -> None:
+    dag = Dag("d", (node("a", label="Take one"), node("b", "a", label="Take one"), node("c", "b")))
+    drawn = render.text(dag).splitlines()
+    assert [line.split("  ")[0] for line in drawn[1:]] == [
+        "1 ─── a: Take one",
+        "2 ─── b: Take one",
+        "3 ─── c",
+    ]
+    assert drawn[2].endswith("← a")  # which nobody could find, were it not named
+
+
 @given(label=st.text(min_size=1, max_size=60))
 def test_no_label_or_error_breaks_a_drawing(label: str) -> None:
     dag = Dag("d", (node("a", label=label), node("b", "a")))

@@ -66,7 +66,8 @@ class Output:
 
     def show(self, thing: RenderableType) -> None:
         """Print text for people."""
-        self._write(lambda: self.console.print(thing))
+        # A terminal breaks long lines by itself; line feeds of our own would be copied with them.
+        self._write(lambda: self.console.print(thing, soft_wrap=True))
 
     def line(self, text: str, style: str = "", *, data: str = "") -> None:
         """Print one line for people. Safe with any text: what could steer a terminal is taken out.
@@ -77,9 +78,7 @@ class Output:
             data: JSON that follows, kept so that it reads back as the same: what could steer a terminal is escaped.
         """
         indent = " " * (len(text) - len(text.lstrip(" ")))
-        line = Text(indent + plain(text) + (f" {exact(data)}" if data else ""), style=style, no_wrap=True)
-        # A terminal breaks long lines by itself; line feeds of our own would be copied with them.
-        self._write(lambda: self.console.print(line, soft_wrap=True))
+        self.show(Text(indent + plain(text) + (f" {exact(data)}" if data else ""), style=style))
 
     def raw(self, text: str) -> None:
         """Write as it is."""

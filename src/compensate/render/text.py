@@ -57,7 +57,7 @@ class Row(msgspec.Struct, frozen=True):
     Attributes:
         lead: The number of its stage and the lines that lead to it.
         mark: The sign of its state, `""` where it has none.
-        name: Its label, with the number of elements of a fan-out.
+        name: Its name, its label where that is another, the number of elements of a fan-out.
         item: The node or group that it shows.
         before: Paths of what it waits for, but for what those wait for themselves.
     """
@@ -171,8 +171,11 @@ class _Text:
         return "" if state is None else _MARK[state][self.ascii] + " "
 
     def _name(self, item: ViewNode | ViewGroup) -> str:
+        # Arrows, errors and whoever decides about a node name it; a label alone would not tell which one it is.
+        name = item.path.rpartition("/")[2]
+        shown = item.label if item.label == name else f"{name}: {item.label}"
         many = times(item).replace("×", "x") if self.ascii else times(item)
-        return plain(f"{item.label} {many}")
+        return plain(f"{shown} {many}")
 
     def _waits_for(self, before: tuple[str, ...]) -> str:
         stage = self.whole.get(frozenset(before))
