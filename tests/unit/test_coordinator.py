@@ -162,7 +162,7 @@ async def test_a_completed_saga_is_rolled_back_on_request_once() -> None:
         with pytest.raises(RolledBack, match="customer called"):
             await run.result()
         assert world.done == ["make a", "make b", "unmake b", "unmake a"]
-        with pytest.raises(IllegalRequest, match="rolled_back"):
+        with pytest.raises(IllegalRequest, match="it is rolled back already"):
             await c.rollback("x")
         with pytest.raises(SagaNotFound):
             await c.rollback("y")

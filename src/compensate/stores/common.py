@@ -137,7 +137,8 @@ def refusal(
 def not_over(saga_id: str, status: SagaStatus) -> IllegalRequest:
     """It cannot be deleted."""
     return IllegalRequest(
-        f"saga {saga_id}: it is {status}; only a completed or rolled back saga can be deleted; nothing was changed"
+        f"saga {saga_id}: it is {status.replace('_', ' ')}; only a completed or rolled back saga can be deleted; "
+        "nothing was changed"
     )
 
 
