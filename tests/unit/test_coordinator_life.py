@@ -401,7 +401,7 @@ async def test_a_saga_that_fails_in_a_way_nobody_foresaw_holds_up_no_other(
 async def test_a_second_coordinator_of_the_same_name_is_refused_and_the_first_keeps_its_sagas(
     kind: str, tmp_path: Path
 ) -> None:
-    url = f"sqlite:///{tmp_path}/sagas.db" if kind == "sqlite" else f"file://{tmp_path}/sagas"
+    url = f"sqlite:///{tmp_path}/sagas.db" if kind == "sqlite" else f"file:///{tmp_path}/sagas"
     async with Coordinator(url, sagas=[naps], owner="me") as first:
         run = await first.start(naps)
         with pytest.raises(Unavailable, match="owner name me"):

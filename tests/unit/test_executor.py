@@ -658,7 +658,7 @@ async def test_an_executor_that_was_given_a_url_closes_what_it_opened(kind: str,
     def single() -> int:
         return one()
 
-    url = f"sqlite:///{tmp_path}/sagas.db" if kind == "sqlite" else f"file://{tmp_path}/sagas"
+    url = f"sqlite:///{tmp_path}/sagas.db" if kind == "sqlite" else f"file:///{tmp_path}/sagas"
     before = _open_files()
     async with SagaExecutor(single, store=url) as executor:
         assert await executor.execute() == 1
