@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,6 +224,39 @@ def test_an_effect_outside_of_the_recorded_node_is_found() -> None:
     )
     assert stray.details == ("+ ['shelves']['note']: 'reserved'",)
     assert "node reserve: the world changes while no action runs" in str(error)
+
+
+@pytest.mark.parametrize("way", ["a thread", "a pool"])
+def test_an_effect_from_a_thread_that_nobody_waits_for_is_found(way: str) -> None:
+    with ThreadPoolExecutor(1) as pool:
+
+        def tell_the_shelf(shop: Shop) -> None:
+            time.sleep(0.05)
+            shop.shelves["note"] = "reserved"
+
+        @action
+        def reserve(ctx: Ctx[Shop], count: int) -> int:
+            if way == "a pool":
+                pool.submit(tell_the_shelf, ctx.deps)
+            else:
+                threading.Thread(target=tell_the_shelf, args=(ctx.deps,)).start()
+            return ctx.deps.holds.setdefault(ctx.key, count)
+
+        @reserve.undo
+        def release(ctx: Ctx[Shop], count: int) -> None:
+            ctx.deps.holds.pop(ctx.do_key, None)
+
+        @saga
+        def order(count: int, cents: int) -> int:
+            return pay.after(reserve(count))(cents)
+
+        _, findings = findings_of(order, count=2, cents=7)
+        assert findings[0].node == "reserve"
+        assert findings[0].problem == (
+            "the world changes while no action runs, after the action of reserve and before pay: "
+            "an effect outside of any recorded node"
+        )
+        assert findings[0].details == ("+ ['shelves']['note']: 'reserved'",)
 
 
 def test_an_output_that_does_not_survive_the_codec_is_found() -> None:

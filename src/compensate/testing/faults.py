@@ -22,7 +22,7 @@ from compensate.core.dag import ActionNode, Dag, Node, SubsagaNode
 from compensate.core.events import Event
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, Unknown
 from compensate.testing.differences import Change, difference
-from compensate.testing.virtual_time import VirtualTime
+from compensate.testing.virtual_time import Strangers, VirtualTime
 
 Kind = Literal[
     "fail", "lost", "twice", "slow", "late", "undo_twice", "undo_slow", "undo_fails_once", "undo_fails"
@@ -66,6 +66,9 @@ CALL: Final = "call"
 LOOK: Final = "look"
 """Step: look at the world; sent back is the snapshot."""
 
+THREADS: Final = "threads"
+"""Step: let threads end that user code started by itself."""
+
 Script: TypeAlias = Generator[Any, Any, Any]
 
 
@@ -76,6 +79,7 @@ class Stage:
         time: Virtual time.
         faults: What goes wrong.
         look: Takes a snapshot of the world; may give an awaitable.
+        strangers: Threads that user code starts by itself; none by default.
         watch: Whether to look at the world around every call; only where one action runs at a time.
         check_values: Whether to hold outputs against what the log makes of them.
 
@@ -97,6 +101,7 @@ class Stage:
         faults: Sequence[Fault] = (),
         *,
         look: Callable[[], Any],
+        strangers: Strangers | None = None,
         watch: bool = False,
         check_values: bool = False,
     ) -> None:
@@ -113,6 +118,7 @@ class Stage:
         self.strays: list[tuple[str, list[Change]]] = []
         self.look = look
         self.last_seen: Any = None
+        self._strangers = Strangers() if strangers is None else strangers
         self._watch = watch
         self._check_values = check_values
         self._after = "the start"
@@ -179,9 +185,15 @@ class Stage:
         if not self._watch:
             return None
         yield Wait(min(1.0, pause))
+        yield THREADS
         seen = yield LOOK
         self.stray(seen, f"before {node}")
         return seen
+
+    async def strangers_leave(self) -> None:
+        """Let threads end that user code started by itself. The loop goes on, as they may need it."""
+        for _ in self._strangers.leave():
+            await asyncio.sleep(0)
 
     def stray(self, seen: Any, when: str) -> None:
         """Hold a snapshot taken while nothing runs against the one before."""
@@ -307,6 +319,8 @@ async def _play(script: Script, call: Callable[[], Any], stage: Stage) -> Any:
             return await call()
         if step is LOOK:
             return await settle(stage.look())
+        if step is THREADS:
+            return await stage.strangers_leave()
         return await asyncio.sleep(step.seconds)
 
     try:
@@ -330,6 +344,8 @@ def _play_blocking(script: Script, call: Callable[[], Any], stage: Stage) -> Any
             return call()
         if step is LOOK:
             return stage.time.call_in_loop(stage.look)
+        if step is THREADS:
+            return stage.time.call_in_loop(stage.strangers_leave)
         return stage.time.sleep(step.seconds)
 
     try:

@@ -23,7 +23,7 @@ from compensate.runtime.runs import Run, Snapshot
 from compensate.stores.base import Done, NewSaga
 from compensate.stores.memory import MemoryStore
 from compensate.testing.faults import Fault, Stage, come_late, instrument, settle
-from compensate.testing.virtual_time import Life, VirtualLoop, VirtualTime
+from compensate.testing.virtual_time import Life, Strangers, VirtualLoop, VirtualTime
 
 SAGA_ID: Final = "proof"
 """The id under which the saga runs in every scenario, so that keys are the same in all of them."""
@@ -163,6 +163,7 @@ class Rehearsal:
         self.params = dict(params)
         self.time = VirtualTime()
         self.loop: VirtualLoop = self.time.new_loop()
+        self._strangers = Strangers()
         self.given: Any = None
         """What `setup` gave last."""
         self._world = world
@@ -179,11 +180,12 @@ class Rehearsal:
         """Run one scenario. What `setup`, `world` or `deps` raise is passed on."""
         run = self.loop.run_until_complete
         stack = AsyncExitStack()
-        given: Any = self._ready(self._setup()) if self._setup is not None else None
-        if hasattr(given, "__aenter__"):
-            given = run(stack.enter_async_context(given))
-        elif hasattr(given, "__enter__"):
-            given = stack.enter_context(given)
+        with self._strangers.welcomed():
+            given: Any = self._ready(self._setup()) if self._setup is not None else None
+            if hasattr(given, "__aenter__"):
+                given = run(stack.enter_async_context(given))
+            elif hasattr(given, "__enter__"):
+                given = stack.enter_context(given)
         self.given = given
         try:
             return self._perform(scene, given)
@@ -195,7 +197,14 @@ class Rehearsal:
             seen = _call_with(self._world, given)
             return _copied_later(seen) if inspect.isawaitable(seen) else _copied(seen)
 
-        stage = Stage(self.time, scene.faults, look=look, watch=scene.watch, check_values=scene.check_values)
+        stage = Stage(
+            self.time,
+            scene.faults,
+            look=look,
+            strangers=self._strangers,
+            watch=scene.watch,
+            check_values=scene.check_values,
+        )
         outcome = Outcome(stage)
         outcome.before = stage.last_seen = self._ready(look())
         performance = _Performance(self, scene, outcome, given)
@@ -251,6 +260,8 @@ class _Performance:
         outcome.ended = store.ended
         await come_late(outcome.stage)
         await asyncio.sleep(AFTERMATH)
+        if self._scene.watch:
+            await outcome.stage.strangers_leave()
         try:
             stored = await store.load(SAGA_ID)
         except SagaNotFound:

@@ -90,7 +90,8 @@ class SagaNotProven(AssertionError):
             groups.setdefault((finding.node, finding.problem, finding.details), []).append(finding)
         shown = [_show(group[0], group[1:]) for group in groups.values()]
         what = "1 problem" if len(shown) == 1 else f"{len(shown)} problems"
-        text = [f"saga {saga} is not proven: {what} in {scenarios} scenarios"]
+        tried = "1 scenario" if scenarios == 1 else f"{scenarios} scenarios"
+        text = [f"saga {saga} is not proven: {what} in {tried}"]
         text += [
             f"{number}. {block}".replace("\n", "\n   ")
             for number, block in enumerate(shown[:_MOST_SHOWN], start=1)

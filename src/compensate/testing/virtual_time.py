@@ -27,6 +27,9 @@ EPOCH: Final = 1_700_000_000.0
 
 _RESOLUTION: Final = 1e-9
 
+_POOL: Final = "compensate-test"
+"""How the names of our own threads begin."""
+
 
 class VirtualTime:
     """Time that a test turns. It is the `Clock` of a coordinator, too.
@@ -123,7 +126,7 @@ class VirtualTime:
     ) -> asyncio.Future[Any]:
         """`loop.run_in_executor`: really in a thread, while the loop stands still for it."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(32, thread_name_prefix="compensate-test")
+            self._pool = ThreadPoolExecutor(32, thread_name_prefix=_POOL)
         call = _Call(self, loop, partial(fn, *args))
         self.began(call)
         self._pool.submit(call.run)
@@ -155,6 +158,39 @@ class VirtualTime:
     def busy(self) -> bool:
         """Whether a thread works."""
         return self._busy > 0
+
+
+class Strangers:
+    """Threads that user code started by itself and does not wait for.
+
+    Nobody can tell whether such a thread is at work or only there (a pool's, a connection's), so they are waited for,
+    for a short time. Those that were there when this was made are none.
+
+    Args:
+        patience: Real seconds for which they are waited for, each time.
+    """
+
+    def __init__(self, patience: float = 0.2) -> None:
+        self.patience = patience
+        self._known = set(threading.enumerate())
+
+    @contextmanager
+    def welcomed(self) -> Generator[None]:
+        """What is started in the block is no stranger: the servers of a test's world."""
+        before = set(threading.enumerate())
+        yield
+        self._known |= set(threading.enumerate()) - before
+
+    def leave(self) -> Generator[None]:
+        """Wait for them; goes on (yields) now and then."""
+        until = time.monotonic() + self.patience
+        ours = self._known | {threading.current_thread()}
+        for thread in threading.enumerate():
+            if thread in ours or thread.name.startswith(_POOL):
+                continue
+            while thread.is_alive() and time.monotonic() < until:
+                time.sleep(0.002)  # not `join`: threads that Python did not start cannot be joined
+                yield
 
 
 class _Here(threading.local):
