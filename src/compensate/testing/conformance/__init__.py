@@ -1,7 +1,8 @@
 """What every store must do, as checks that an author of a store can run.
 
 Each check takes a `Place`: somewhere to keep sagas, empty at first, over which stores can be opened. Run every one of
-`CHECKS` on a new place; a check that fails raises `AssertionError`.
+`CHECKS` on a new place; a check that fails raises, mostly an `AssertionError`. None waits for ever
+because a store is wrong.
 
 ```python
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -11,7 +11,7 @@ from compensate.errors import (
     CorruptLog,
     Fenced,
 )
-from compensate.stores.base import Damaged, StoredSaga
+from compensate.stores.base import Damaged, Store, StoredSaga
 from compensate.testing.conformance.tools import (
     LATER,
     LEASE,
@@ -200,33 +200,53 @@ async def nothing_of_an_older_epoch_is_added_after_a_claim(place: Place) -> None
             await done(first.create(new(saga_id), "one"))
         acknowledged = dict.fromkeys(names, 1)
         busy = {saga_id: asyncio.Event() for saga_id in names}
+        claimed: dict[str, StoredSaga] = {}
 
         async def write(saga_id: str) -> None:
-            while True:
-                seq = acknowledged[saga_id]
-                await done(first.append(saga_id, 1, seq, steps(seq + 1), "running"))
-                acknowledged[saga_id] += 2
-                if seq > 8:
-                    busy[saga_id].set()
-                await asyncio.sleep(0)
+            try:
+                while True:
+                    seq, late = acknowledged[saga_id], saga_id in claimed
+                    await done(first.append(saga_id, 1, seq, steps(seq + 1), "running"))
+                    assert not late, (
+                        f"{saga_id}: an append of epoch 1 was accepted after the claim at epoch 2"
+                    )
+                    acknowledged[saga_id] += 2
+                    if seq > 8:
+                        busy[saga_id].set()
+                    await asyncio.sleep(0)
+            finally:
+                busy[saga_id].set()
 
         writers = [asyncio.create_task(write(saga_id)) for saga_id in names]
-        await asyncio.gather(*(busy[saga_id].wait() for saga_id in names))
-        claimed: dict[str, StoredSaga] = {}
-        while len(claimed) < len(names):
-            for saga in await second.claim("two", LATER, limit=3):
-                assert isinstance(saga, StoredSaga)
-                claimed[saga.record.id] = saga
-                seq = saga.record.last_seq
-                await done(second.append(saga.record.id, 2, seq, steps(seq + 1, epoch=2), "running"))
-        for writer in writers:
-            await refused(Fenced, partial(asyncio.wait_for, writer, None))
+        try:
+            await asyncio.gather(*(busy[saga_id].wait() for saga_id in names))
+            await _claim_all(second, claimed, len(names))
+            for writer in writers:
+                await refused(Fenced, partial(asyncio.wait_for, writer, None))
+        finally:
+            for writer in writers:
+                writer.cancel()
+            await asyncio.gather(*writers, return_exceptions=True)
         for saga_id, saga in claimed.items():
             assert acknowledged[saga_id] == saga.record.last_seq, (
                 "an event was lost, or added behind the claim"
             )
             events = await second.events(saga_id)
             assert [event.epoch for event in events] == [1] * (len(events) - 2) + [2, 2]
+
+
+async def _claim_all(store: Store, claimed: dict[str, StoredSaga], count: int) -> None:
+    """Claim so many sagas, a few at a time, and append to each."""
+    for _ in range(1_000):
+        for saga in await store.claim("two", LATER, limit=3):
+            assert isinstance(saga, StoredSaga)
+            claimed[saga.record.id] = saga
+            seq = saga.record.last_seq
+            await done(store.append(saga.record.id, 2, seq, steps(seq + 1, epoch=2), "running"))
+        if len(claimed) == count:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"of {count} sagas whose owner's lease has run out, {len(claimed)} could be claimed")
 
 
 @check
