@@ -166,7 +166,7 @@ class Stage:
     def undo(self, pause: float, ctx: Ctx[Any], output: Any) -> Script:
         """One call of an undo."""
         node = ctx.node
-        yield from self._arrive(node, pause)
+        yield from self._arrive(f"the undo of {node}", pause)
         if self._strikes(node, "undo_slow"):
             yield Wait(pause)
         if self._strikes(node, "undo_fails"):
@@ -180,14 +180,14 @@ class Stage:
             self.last_seen = yield LOOK
             self._after = f"the undo of {node}"
 
-    def _arrive(self, node: str, pause: float) -> Script:
+    def _arrive(self, where: str, pause: float) -> Script:
         """In a watched run: whatever changes while nothing runs belongs to no node."""
         if not self._watch:
             return None
         yield Wait(min(1.0, pause))
         yield THREADS
         seen = yield LOOK
-        self.stray(seen, f"before {node}")
+        self.stray(seen, f"before {where}")
         return seen
 
     async def strangers_leave(self) -> None:
