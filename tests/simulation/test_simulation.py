@@ -129,3 +129,29 @@ def test_a_failure_prints_its_seed_and_the_command_that_plays_it_again(
 def test_a_sound_sweep_says_so_and_ends_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--histories", "20", "--seed", "3"]) == 0
     assert "violations in 0 histories" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--histories", "0"], "--histories: '0' is no number above 0"),
+        (["--histories", "-5"], "--histories: '-5' is no number above 0"),
+        (["--jobs", "0"], "--jobs: '0' is no number above 0"),
+        (["--file", "nowhere.json"], "nowhere.json holds no scenario"),
+        (["--file", "broken.json"], "broken.json holds no scenario"),
+        (["--file", "broken.json", "--replay", "1"], "holds no scenario"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_in_words_and_is_no_success(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text('{"seed": "one"}')
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err

@@ -22,23 +22,38 @@ _COMMAND = "python -m compensate.testing.simulation"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns its exit code: 1 if something was violated."""
     parser = argparse.ArgumentParser(prog=_COMMAND, description="Play simulated histories and judge them.")
-    parser.add_argument("--histories", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--histories", type=_positive, default=1000, help="how many (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the first (default: 1)")
     parser.add_argument(
         "--world", choices=get_args(World), default="keyed", help="what participants do with keys"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="in how many processes (default: 1)")
+    parser.add_argument("--jobs", type=_positive, default=1, help="in how many processes (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--replay", type=int, metavar="SEED", help="play this one history and tell it")
-    parser.add_argument("--file", type=Path, help="play the scenario in this file and tell it")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--replay", type=int, metavar="SEED", help="play this one history and tell it")
+    one.add_argument("--file", type=_scenario_in, help="play the scenario in this file and tell it")
     parser.add_argument("--shrink", action="store_true", help="with --replay or --file: make it small first")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write the (shrunken) scenario there")
     given = parser.parse_args(arguments)
     if given.replay is not None or given.file is not None:
         seed: int = given.replay or 0
-        scenario = decode(given.file.read_bytes()) if given.file else generate(seed, given.world)
+        scenario: Scenario = given.file or generate(seed, given.world)
         return _one(scenario, shrunken=given.shrink, keep=given.keep)
     return _many(given.histories, given.seed, given.world, given.jobs, given.json, given.keep)
+
+
+def _positive(text: str) -> int:
+    """A sweep of nothing would find nothing wrong."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _scenario_in(path: str) -> Scenario:
+    try:
+        return decode(Path(path).read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} holds no scenario, as --keep writes it: {error}") from None
 
 
 def _one(scenario: Scenario, *, shrunken: bool, keep: Path | None) -> int:
