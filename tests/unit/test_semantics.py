@@ -209,7 +209,7 @@ def _uses_of_the_wall_clock(tree: ast.AST) -> Iterator[int]:
     for part in ast.walk(tree):
         if isinstance(part, ast.ImportFrom) and part.module == "time":
             for name in part.names:
-                if name.name not in ("perf_counter", "sleep"):
+                if name.name not in ("monotonic", "perf_counter", "sleep"):
                     yield part.lineno
         elif (
             isinstance(part, ast.Attribute)
