@@ -37,6 +37,9 @@ _FACTS: Final = frozenset(
 )
 """Events that say what happened outside, as opposed to what the machine decided."""
 
+_LONGEST_PAUSE: Final = 5.0
+"""Seconds between two tries to write to a store that keeps failing."""
+
 
 class Writing:
     """The machine of one saga, and its log.
@@ -70,6 +73,8 @@ class Writing:
     lost: CompensateError | None = None
     """Why nothing more is written here; what the machine holds beyond that is not in the log."""
     _saving: asyncio.Future[None] | None = None
+    _misses = 0
+    """How many appends have failed in a row."""
 
     @property
     def id(self) -> str:
@@ -105,6 +110,7 @@ class Writing:
         if done is not None:
             return self._until(done, events)
         self._new = None
+        self._misses = 0
         if self.log is not None:
             self.log += events
         if self._watchers or self.setting.observers:
@@ -132,6 +138,7 @@ class Writing:
             self._saving.set_result(None)
             self._saving = None
         self._new = None
+        self._misses = 0
         if self.log is not None:
             self.log += events
         if self._watchers or self.setting.observers:
@@ -169,6 +176,9 @@ class Writing:
         Always `False`: what was decided is void.
         """
         self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
+        if self._misses:  # a full disk can be read: without a pause this would spin
+            await asyncio.sleep(_pause(self._misses))
+        self._misses += 1
         old = self.machine
         stored = await self._load_patiently()
         if stored.record.epoch != old.epoch:
@@ -190,14 +200,14 @@ class Writing:
         return False
 
     async def _load_patiently(self) -> StoredSaga:
-        delay = 0.05
+        misses = 0
         while True:
             try:
                 return await self.setting.store.load(self.id)
             except (Unavailable, Conflict) as error:
                 self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 5.0)
+            misses += 1
+            await asyncio.sleep(_pause(misses))
 
     @staticmethod
     def _asked_for(event: Event) -> bool:
@@ -248,6 +258,11 @@ def _hear(task: asyncio.Task[None]) -> None:
     """What it raised is known to the execution, even where nobody waits any more."""
     if not task.cancelled():
         task.exception()
+
+
+def _pause(misses: int) -> float:
+    """Seconds to leave a store alone that has failed so often in a row."""
+    return min(0.05 * 2 ** min(misses - 1, 10), _LONGEST_PAUSE)
 
 
 async def _failed(error: StoreError) -> None:

@@ -1,0 +1,58 @@
+"""A store that fails for a while, or whose files are taken away: nothing is lost, nobody is misled, nothing spins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compensate import Coordinator, Unavailable, action, saga
+from compensate.core.events import Event
+from compensate.core.states import SagaStatus
+from compensate.stores.memory import MemoryStore
+from compensate.testing.virtual_time import VirtualTime
+
+
+@action
+async def pass_on(x: int) -> int:
+    return x
+
+
+@saga
+def chain(x: int) -> int:
+    return pass_on.options(name="second")(pass_on(x))
+
+
+class Full(MemoryStore):
+    """Has no room for appends for a minute, and can be read all the while."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        super().__init__()
+        self.virtual = time
+        self.room_at = time.now() + 60
+        self.refused: list[float] = []
+
+    def append(
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+    ) -> None:
+        if self.virtual.now() < self.room_at:
+            self.refused.append(self.virtual.now())
+            raise Unavailable("the disk is full")
+        super().append(saga_id, epoch, expected_seq, events, status)
+
+
+def test_while_appends_keep_failing_they_are_tried_ever_more_slowly_and_the_saga_ends_when_they_succeed(
+    virtual_time: VirtualTime,
+) -> None:
+    loop = virtual_time.new_loop()
+    store = Full(virtual_time)
+
+    async def run() -> int:
+        async with Coordinator(store, sagas=[chain], clock=virtual_time) as coordinator:
+            return await coordinator.run(chain, 1)
+
+    assert loop.run_until_complete(run()) == 1
+    pauses = [after - before for before, after in zip(store.refused, store.refused[1:], strict=False)]
+    assert 10 < len(store.refused) < 30
+    assert pauses[0] <= 0.1
+    assert pauses == sorted(pauses)
+    assert virtual_time.now() < store.room_at + 10
+    loop.close()
