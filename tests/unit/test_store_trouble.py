@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
 
 from compensate import Coordinator, Unavailable, action, saga
 from compensate.core.events import Event
@@ -56,3 +60,21 @@ def test_while_appends_keep_failing_they_are_tried_ever_more_slowly_and_the_saga
     assert pauses == sorted(pauses)
     assert virtual_time.now() < store.room_at + 10
     loop.close()
+
+
+async def test_a_start_is_not_acknowledged_once_the_sqlite_file_is_gone_and_goes_on_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    path, away = tmp_path / "s.db", tmp_path / "away.db"
+    async with Coordinator(f"sqlite:///{path}", sagas=[chain]) as coordinator:
+        assert await coordinator.run(chain, 1) == 1
+        path.rename(away)
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            await coordinator.start(chain.with_id("lost"), 2)
+        with pytest.raises(Unavailable, match="removed or replaced"):  # many at once go by another way
+            await asyncio.gather(*(coordinator.start(chain, n) for n in range(5)))
+        path.touch()
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            await coordinator.start(chain.with_id("lost"), 2)
+        away.rename(path)
+        assert await coordinator.run(chain.with_id("lost"), 2) == 2

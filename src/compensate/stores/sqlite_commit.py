@@ -44,6 +44,19 @@ _PATIENCE: Final = 2
 _Group = list[Write[Any]]
 
 
+class _Gone(sqlite3.DatabaseError):
+    """The system would go on writing to a file without a name, and all of that would be lost."""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has that name; `None` if none has."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class GroupCommit:
     """The one writer of a store.
 
@@ -67,6 +80,7 @@ class GroupCommit:
         self._wal = Path(f"{path}-wal")
         self._url = url
         self._loop = loop
+        self._file = _identity(path)
         self._take(connection)
         self._queue: _Group = []
         self._busy = False
@@ -110,7 +124,7 @@ class GroupCommit:
         self._loop.call_soon(self._turn)
         began = perf_counter()
         try:
-            self._execute("BEGIN IMMEDIATE")
+            self._begin()
         except sqlite3.Error:
             return self._enqueue(write)  # the thread waits, or finds out
         self._attempt([write])
@@ -144,7 +158,7 @@ class GroupCommit:
         del self._queue[:LONGEST_GROUP]
         began = perf_counter()
         try:
-            self._execute("BEGIN IMMEDIATE")
+            self._begin()
         except sqlite3.Error:
             self._hand_over(self._transact, group)
             return
@@ -216,6 +230,12 @@ class GroupCommit:
 
     # -- with the connection in hand: on the loop or in the thread ----------
 
+    def _begin(self) -> None:
+        """Begin a transaction, unless its commit would reach a file that nobody can find any more."""
+        if _identity(self._path) != self._file:
+            raise _Gone("the file was removed or replaced while it was open; put it back, or begin anew")
+        self._execute("BEGIN IMMEDIATE")
+
     def _attempt(self, group: _Group) -> None:
         """Apply and commit, in the transaction that was begun; again, or one by one, if that fails."""
         try:
@@ -237,7 +257,7 @@ class GroupCommit:
     def _again(self, write: Write[Any]) -> None:
         """What was remembered was stale, and is forgotten now."""
         try:
-            self._execute("BEGIN IMMEDIATE")
+            self._begin()
             self._tables.apply([write])
         except Exception as error:
             self._roll_back()
@@ -297,7 +317,7 @@ class GroupCommit:
         until = monotonic() + BUSY
         while True:
             try:
-                self._execute("BEGIN IMMEDIATE")
+                self._begin()
                 break
             except sqlite3.Error as error:
                 # SQLite's own waiting looks ten times a second: too seldom to meet the gaps of one who writes a lot.
