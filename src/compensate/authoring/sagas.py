@@ -21,7 +21,7 @@ from compensate.authoring.showing import page, picture
 from compensate.authoring.signatures import Signature, require_function, signature_text, written_at
 from compensate.authoring.tracing import Tracer, add_node
 from compensate.codec import TypeCodec, type_codec
-from compensate.codec.records import encode_dag, fingerprint, join_fields, to_json
+from compensate.codec.records import UNREADABLE, encode_dag, fingerprint, join_fields, to_json
 from compensate.core.dag import Dag, Each, Expr, SubsagaNode, validate
 from compensate.core.names import check_name, check_saga_id
 from compensate.core.plan import Plan
@@ -292,7 +292,7 @@ class Saga(Generic[P, T]):
         """
         try:
             given = _params_decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ParamsInvalid(f"saga {self.name}: params are a JSON object by name: {error}") from None
         values: dict[str, Any] = {}
         for name, codec in self.params.items():

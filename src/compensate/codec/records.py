@@ -25,6 +25,9 @@ DAG_VERSION: Final = 1
 Row: TypeAlias = tuple[int, int, float, str, str, int, bytes, int]
 """seq, epoch, at, type, node, attempt, data, checksum."""
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises of bytes that are no JSON, not of the type, or nested too deeply to be read."""
+
 _encode = msgspec.json.Encoder().encode
 _NO_DATA: Final = b""
 
@@ -91,7 +94,7 @@ def decode_data(kind: str, data: bytes) -> e.Data:
     payload: Any
     try:
         payload = decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise CorruptLog(f"the data of an event of type {kind!r} does not decode: {error}") from None
     if type(payload) is _Value:
         return e.Completed(bytes(payload.output))
@@ -221,7 +224,7 @@ def decode_dag(data: bytes) -> Dag:
                 f"a stored dag has version {stored.version}; this compensate reads up to {DAG_VERSION}: upgrade"
             )
         return _dag_decoder.decode(stored.dag)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise CorruptLog(f"a stored dag does not decode: {error}; {_ADVICE}") from None
 
 
@@ -254,7 +257,7 @@ def from_json(data: bytes) -> Any:
     """
     try:
         return _plain.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DeserializeFailed(f"no JSON: {error}") from None
 
 
@@ -275,7 +278,7 @@ def select(data: bytes, path: Path) -> bytes:
     for step in path:
         try:
             raw = _raw_dict.decode(raw)[step] if isinstance(step, str) else _raw_list.decode(raw)[step]
-        except (msgspec.DecodeError, LookupError) as error:
+        except (*UNREADABLE, LookupError) as error:
             shown = "".join(f".{s}" if isinstance(s, str) else f"[{s}]" for s in path)
             raise DeserializeFailed(f"the value has no {shown}: {error}") from None
     return bytes(raw)
@@ -289,7 +292,7 @@ def split(data: bytes) -> list[bytes]:
     """
     try:
         return [bytes(item) for item in _raw_list.decode(data)]
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DeserializeFailed(f"a list was expected: {error}") from None
 
 

@@ -135,7 +135,7 @@ class Machine(Facts):
     def _decide_stuck(self, kind: str, node: str, now: float, data: e.Data) -> None:
         i = self.plan.index.get(node)
         if i is None:
-            raise IllegalRequest(f"saga {self.saga_id}: it has no node {node!r}")
+            raise IllegalRequest(f"saga {self.saga_id}: it has no node {node[:80]!r}")
         choices = self.choices(i)
         if VERBS[kind] not in choices:
             can = f"for this node one can: {', '.join(choices)}" if choices else "the node is not stuck"

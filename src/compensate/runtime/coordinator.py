@@ -38,7 +38,7 @@ from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject
 from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
-from compensate.runtime.setting import Observer, Setting, check_numbers
+from compensate.runtime.setting import Observer, Setting, check_numbers, check_page
 from compensate.runtime.slots import Slots
 from compensate.stores import open_store
 from compensate.stores.base import Page, SagaRecord, Store, Verb
@@ -410,10 +410,9 @@ class Coordinator:
         """Records of sagas, newest first; `cursor` of a page continues behind it.
 
         Raises:
-            IllegalRequest: `cursor` is none, or `limit` is below 1.
+            IllegalRequest: `cursor` or `status` is none, or `limit` is below 1.
         """
-        if limit < 1:
-            raise IllegalRequest(f"a page of {limit} sagas; give a limit of 1 or more")
+        check_page(status, limit)
         return await self.store.page(status=status, name=name, cursor=cursor, limit=limit)
 
     async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:

@@ -8,11 +8,12 @@ from concurrent.futures import Executor
 from typing import Any
 
 from compensate.core.events import Event
-from compensate.errors import DefinitionError
+from compensate.errors import DefinitionError, IllegalRequest
 from compensate.runtime.clock import Clock
 from compensate.runtime.inject import Inject
 from compensate.runtime.slots import Slots
 from compensate.stores.base import Store
+from compensate.stores.common import STATUSES
 
 Observer = Callable[[str, Sequence[Event]], None]
 """Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
@@ -35,6 +36,18 @@ def check_numbers(
     for name, count in (("max_actions", max_actions), ("threads", threads)):
         if count < 1:
             raise DefinitionError(f"Coordinator: {name} is {count}; give 1 or more")
+
+
+def check_page(status: object, limit: object) -> None:
+    """Refuse what no page can be asked for with.
+
+    Raises:
+        IllegalRequest: Says which.
+    """
+    if not isinstance(limit, int) or limit < 1:
+        raise IllegalRequest(f"a page of {limit!r} sagas; give a limit of 1 or more")
+    if status is not None and status not in STATUSES:
+        raise IllegalRequest(f"no saga has status {status!r}; give one of {', '.join(sorted(STATUSES))}")
 
 
 class Setting:
@@ -60,5 +73,5 @@ class Setting:
         self.slots = slots
         self.pool = pool
         self.observers = observers
-        self.inject = inject or {}
+        self.inject: Mapping[str, Inject] = {} if inject is None else inject
         self.report = report

@@ -72,7 +72,7 @@ def decode(data: bytes) -> Ask:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except r.UNREADABLE as error:
         raise IllegalRequest(f"a request cannot be read: {error}") from None
 
 

@@ -262,7 +262,7 @@ def _hear(task: asyncio.Task[None]) -> None:
 
 def _pause(misses: int) -> float:
     """Seconds to leave a store alone that has failed so often in a row."""
-    return min(0.05 * 2 ** min(misses - 1, 10), _LONGEST_PAUSE)
+    return min(0.05 * 2.0 ** min(misses - 1, 10), _LONGEST_PAUSE)
 
 
 async def _failed(error: StoreError) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from compensate.codec.records import UNREADABLE
 from compensate.errors import CorruptLog, UnsupportedVersion
 from compensate.stores.base import Verb
 from compensate.stores.disk import Disk
@@ -96,7 +97,7 @@ class Sheet(Generic[S]):
                     f"{self._path}: format {version}; this compensate reads up to {FORMAT}; upgrade"
                 )
             content: S = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise CorruptLog(
                 f"{self._path}: it does not decode: {error}; restore it from a copy, or remove it while no process "
                 "uses the folder"

@@ -21,7 +21,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Raw
 
-from compensate.codec.records import decode_data, encode_data
+from compensate.codec.records import UNREADABLE, decode_data, encode_data
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
 from compensate.errors import CompensateError, CorruptLog, SerializeFailed, Unavailable, UnsupportedVersion
@@ -88,7 +88,6 @@ _decode_format: Final = msgspec.json.Decoder(_Format).decode
 _decode_state: Final = msgspec.json.Decoder(State).decode
 _decode_event: Final = msgspec.json.Decoder(_StoredEvent).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
-_BAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def frame(data: bytes, before: int) -> tuple[bytes, int]:
@@ -302,7 +301,7 @@ class Log:
             dag = bytes(head.dag)
             if dag.startswith(b'"'):
                 dag = _decode_text(dag).encode()
-        except _BAD as error:
+        except UNREADABLE as error:
             raise self._damaged(f"it is no head of a log ({error})") from None
         if encode_id(head.id) != self.file:
             raise self._damaged(f"it is the log of another saga, {head.id!r}: the file was renamed")
@@ -315,7 +314,7 @@ class Log:
     def _take_state(self, text: bytes) -> State:
         try:
             state = _decode_state(text)
-        except _BAD as error:
+        except UNREADABLE as error:
             raise self._damaged(f"it does not decode ({error})") from None
         before = self.state
         seq, epoch = (0, 1) if before is None else (before.seq, before.epoch)
@@ -332,7 +331,7 @@ class Log:
             try:
                 stored = _decode_event(raw)
                 data = decode_data(stored.type, bytes(stored.data))
-            except _BAD as error:
+            except UNREADABLE as error:
                 raise CorruptLog(f"{where}: it does not decode: {error}; {_ADVICE}") from None
             except CorruptLog as error:
                 raise CorruptLog(f"{where}: {error}; {_ADVICE}") from None

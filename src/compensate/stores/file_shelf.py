@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from compensate.codec.document import document_of
+from compensate.codec.records import UNREADABLE
 from compensate.errors import CompensateError, CorruptLog, Unavailable
 from compensate.stores.base import StoredSaga
 from compensate.stores.common import checked, exists, not_found
@@ -183,5 +184,5 @@ class Shelf:
 def _last_seq(document: bytes) -> int:
     try:
         return _decode_seq(document).last_seq
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return 0

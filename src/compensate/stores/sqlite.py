@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
@@ -34,6 +34,9 @@ from compensate.stores.sqlite_schema import connect, failure, prepare
 from compensate.stores.sqlite_tables import RECORD, Append, Reader, Tables, Write, record_of
 
 T = TypeVar("T")
+
+LARGEST: Final = (1 << 63) - 1
+"""SQLite's largest integer."""
 
 
 class SqliteStore:
@@ -242,8 +245,12 @@ class SqliteStore:
         asked = {term: values for term, values in terms.items() if values[0] is not None}
         where = " WHERE " + " AND ".join(asked) if asked else ""
         values = [value for values in asked.values() for value in values]
+        most = min(limit, LARGEST - 1) + 1
         with self._snapshot() as reader:
-            rows = reader.rows(f"{RECORD}{where} ORDER BY created_at DESC, id LIMIT ?", [*values, limit + 1])
+            try:
+                rows = reader.rows(f"{RECORD}{where} ORDER BY created_at DESC, id LIMIT ?", [*values, most])
+            except UnicodeEncodeError:
+                rows = []  # nobody can have a name that is no text
         records = [record_of(row) for row in rows[:limit]]
         return Page(records, cursor_at(records[-1]) if len(rows) > limit else None)
 

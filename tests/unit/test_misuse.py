@@ -1,0 +1,120 @@
+"""What nobody should ask, and somebody will: a typed answer, and nothing is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compensate import (
+    CompensateError,
+    Coordinator,
+    IllegalRequest,
+    Inject,
+    ParamsInvalid,
+    Permanent,
+    RolledBack,
+    Stuck,
+    action,
+    saga,
+)
+from compensate.runtime.executor import SagaExecutor
+
+DEEP = "[" * 50_000 + "]" * 50_000
+
+
+@action
+async def give(x: Any) -> Any:
+    return x
+
+
+@action
+async def uncertain(x: Any) -> Any:
+    raise ValueError("perhaps")
+
+
+@uncertain.undo(unknown=True)
+async def undo_uncertain(x: Any) -> None:
+    raise Permanent("cannot")
+
+
+@saga
+def plain(x: Any) -> Any:
+    return give(x)
+
+
+@saga
+def sticks(x: Any) -> Any:
+    return uncertain(x)
+
+
+@pytest.fixture(params=["memory://", "sqlite:///{}/s.db", "file:///{}/files"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    kind: str = request.param
+    return kind.format(tmp_path)
+
+
+async def test_no_saga_has_a_name_that_is_no_text(url: str) -> None:
+    async with Coordinator(url) as coordinator:
+        await coordinator.run(plain, 1)
+        for name in ("\ud800", "a\0b", "", "n" * 100_000):
+            assert (await coordinator.list(name=name)).records == []
+
+
+async def test_a_page_may_be_as_large_as_anybody_asks(url: str) -> None:
+    async with Coordinator(url) as coordinator:
+        await coordinator.run(plain, 1)
+        for limit in (1, 2**63 - 2, 2**63 - 1, 2**63, 10**30):
+            page = await coordinator.list(limit=limit)
+            assert (len(page.records), page.cursor) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        ({"limit": 1.5}, "a page of 1.5 sagas"),
+        ({"limit": "3"}, "a page of '3' sagas"),
+        ({"status": "done"}, "no saga has status 'done'; give one of completed, rolled_back"),
+        ({"cursor": DEEP}, "is no cursor"),
+        ({"cursor": "[1e999, 1]"}, "is no cursor"),
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused(url: str, filters: dict[str, Any], words: str) -> None:
+    async with Coordinator(url) as coordinator:
+        with pytest.raises(IllegalRequest, match=words):
+            await coordinator.list(**filters)
+
+
+async def test_json_nested_too_deeply_is_refused_as_other_bad_json_is() -> None:
+    async with Coordinator("memory://") as coordinator:
+        with pytest.raises(ParamsInvalid, match="recursion"):
+            await coordinator.start_json(plain, f'{{"x": {DEEP}}}'.encode())
+        with pytest.raises(Stuck):
+            await coordinator.run(sticks.with_id("s"), 1)
+        with pytest.raises(IllegalRequest, match="no JSON"):
+            await coordinator.resolve("s", "uncertain", output=DEEP)
+        assert (await coordinator.get("s")).status == "stuck"
+
+
+async def test_a_refusal_does_not_repeat_megabytes_of_what_was_asked() -> None:
+    async with Coordinator("memory://") as coordinator:
+        run = await coordinator.start(plain, 1)
+        await run.result()
+        with pytest.raises(CompensateError) as caught:
+            await coordinator.skip(run.id, "n" * 1_000_000)
+        assert len(str(caught.value)) < 500
+
+
+async def test_faults_may_be_put_into_the_mapping_after_it_was_given() -> None:
+    faults: dict[str, Inject] = {}
+    async with Coordinator("memory://", inject=faults) as coordinator:
+        assert await coordinator.run(plain, 1) == 1
+        faults["give"] = Inject(fail="before")
+        with pytest.raises(RolledBack, match="injected"):
+            await coordinator.run(plain, 1)
+    later: dict[str, Inject] = {}
+    executor = SagaExecutor(plain, inject=later)
+    later["give"] = Inject(fail="before")
+    with pytest.raises(RolledBack, match="injected"):
+        await executor.execute(1)
