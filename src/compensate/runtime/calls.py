@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from compensate.authoring import Ctx
 from compensate.codec import type_codec
+from compensate.core import states as s
 from compensate.core.dag import PARAMS, Ref
 from compensate.core.names import Direction
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, SerializeFailed, Unknown
@@ -177,6 +178,14 @@ class Caller:
         else:
             machine.doubt(i, "unknown", now, error=info, kinds=kinds(error))
 
+    def cut_off(self, i: int, error: asyncio.CancelledError) -> None:
+        """Record that somebody else cancelled the task of node `i`: nobody may wait for what never lands."""
+        machine, now = self.execution.machine, self.execution.setting.clock.now()
+        if machine.state[i] == s.RUNNING:
+            machine.doubt(i, "cancelled", now, error=error_info(error))
+        elif machine.state[i] == s.UNDOING:
+            machine.undo_fail(i, error_info(error), now, kinds=kinds(error))
+
     def _is_ours(self, i: int) -> bool:
         """Whether a `CancelledError` is an outcome of node `i`; if not, the task itself is being cancelled."""
         if self.execution.take_back_cancel(i):
@@ -325,8 +334,11 @@ class Caller:
             if not future.cancelled():
                 future.exception()  # its outcome came too late to count
             execution.lingering -= 1
-            execution.machine.landed(i)
-            execution.wake()
+            last = execution
+            while last.heir is not None:
+                last = last.heir
+            last.machine.landed(i)
+            last.wake()
 
         future.add_done_callback(ended)
 

@@ -68,6 +68,8 @@ class Crew:
             self._hire(1)
         finally:
             self._at_work -= 1
+            if not self._at_work and not self._execution.ended:
+                self._hire(1)  # this task was cancelled, and others wait
 
     async def _run(self, command: RunAction | RunUndo, task: asyncio.Task[Any] | None) -> None:
         i = command.node
@@ -78,7 +80,9 @@ class Crew:
                 execution.caller.failed(i, asyncio.CancelledError())
             else:
                 await execution.run(command)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if not execution.abandoned:
+                execution.caller.cut_off(i, error)
             raise
         except BaseException as error:
             execution.broken(error)

@@ -68,6 +68,10 @@ class Execution(Writing):
         self.caller = Caller(self)
 
     stopping = False
+    abandoned = False
+    """What ran of it was cancelled on purpose."""
+    heir: Execution | None = None
+    """Who has gone on with the saga in this process since; it has to know of the threads that are left here."""
     lingering = 0
     """How many threads go on behind actions or undos that timed out."""
     _commands: list[Command] | None = None
@@ -358,10 +362,18 @@ class Execution(Writing):
 
     def abandon(self) -> None:
         """Cancel what still runs; it is in doubt, and the log says that it started."""
+        self.abandoned = True
         if self.place >= 0 and self._driver is not None:
             self.caller.expire(self.place)
             self._driver.cancel()
         self.crew.abandon()
+
+    async def give_up(self, within: float | None = None) -> None:
+        """Cancel what still runs beside the driver, and wait until it has ended, `within` so many seconds at most."""
+        running = self.crew.tasks()
+        self.abandon()
+        if running:
+            await asyncio.wait(running, timeout=within)
 
     def forsake(self) -> None:
         """What still runs does not end, and the saga is given up meanwhile: nothing more is written here."""

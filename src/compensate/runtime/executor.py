@@ -185,8 +185,10 @@ class SagaExecutor(Generic[T]):
         executor._stored = executor._fold(stored)
         return executor
 
-    def _fold(self, stored: StoredSaga) -> Machine:
-        return Machine.fold(self._plan, self.id, stored.events, stored.record.epoch, self._grace)
+    def _fold(self, stored: StoredSaga, lingering: set[int] | None = None) -> Machine:
+        return Machine.fold(
+            self._plan, self.id, stored.events, stored.record.epoch, self._grace, lingering=lingering
+        )
 
     # -- life --------------------------------------------------------------
 
@@ -260,8 +262,17 @@ class SagaExecutor(Generic[T]):
                 self._execution = await self._begin(args, kwargs)
         execution = self._execution
         if execution is not None and not execution.ended:
-            await execution.drive()
+            await self._drive(execution)
         return execution
+
+    @staticmethod
+    async def _drive(execution: Execution) -> None:
+        try:
+            await execution.drive()
+        except BaseException:
+            # Cancelled by a time limit, say. Who goes on from the log must not meet what still ran side by side here.
+            await execution.give_up()
+            raise
 
     def _decode(self, data: bytes) -> T:
         saga = self.saga
@@ -324,10 +335,14 @@ class SagaExecutor(Generic[T]):
         if stored is None:
             raise IllegalRequest(f"saga {self.id}: a live coordinator owns it; ask that one")
         self.events[:] = stored.events
-        machine = self._fold(stored)
+        old = self._execution
+        machine = self._fold(stored, None if old is None else old.machine.lingering)
         if machine.status not in s.ENDS:
             machine.interrupted(now)
-        return self._execute(machine)
+        execution = self._execute(machine)
+        if old is not None:
+            old.heir = execution
+        return execution
 
     async def rollback(self, reason: str = "", who: str = "") -> None:
         """Undo the saga: while it runs, after it completed, or after a restart.
@@ -361,7 +376,7 @@ class SagaExecutor(Generic[T]):
         execution.exceptions = exceptions
         execution.machine.roll_back(self._setting.clock.now(), who=ask.who, why=ask.why)
         self._execution = execution
-        await execution.drive()
+        await self._drive(execution)
         if execution.machine.status != s.ROLLED_BACK:
             raise ending(execution.machine, execution.exceptions)
 

@@ -61,6 +61,7 @@ class Host:
         """Ids under which something may have been stored for us that nothing here runs: a start of unknown outcome."""
         self.stopping = False
         self._bindings: dict[str, Bindings] = {}
+        self._left: dict[str, Execution] = {}
 
     # -- new sagas ---------------------------------------------------------
 
@@ -153,9 +154,10 @@ class Host:
         saga_id, epoch = stored.record.id, stored.record.epoch
         owed = False
         try:
-            if saga_id in self.live:
-                await self._retire(self.live[saga_id])
-            execution = self._fold(stored, epoch)
+            old = self.live.get(saga_id) or self._left.pop(saga_id, None)
+            if old is not None:
+                await self._retire(old)
+            execution = self._fold(stored, epoch, old)
             machine = execution.machine
             owed = self._prepare(execution, change)
             if machine.status in s.ENDS:
@@ -181,7 +183,7 @@ class Host:
         return not owed
 
     async def _retire(self, old: Execution) -> None:
-        """The saga was adopted elsewhere and has come back: end what still runs of it under the old epoch."""
+        """The saga was adopted, elsewhere or here, and has come back: end what still runs of it under the old epoch."""
         ends: list[asyncio.Task[Any]] = old.crew.tasks()
         driver = self.tasks.get(old.id)
         if driver is not None:
@@ -214,7 +216,7 @@ class Host:
             machine.interrupted(now)
         return change is not None and not change(execution, now)
 
-    def _fold(self, stored: StoredSaga, epoch: int) -> Execution:
+    def _fold(self, stored: StoredSaga, epoch: int, old: Execution | None) -> Execution:
         saga_id, fingerprint = stored.record.id, stored.record.fingerprint
         bindings = self._bindings.get(fingerprint)
         if bindings is None:
@@ -228,9 +230,12 @@ class Host:
                 bindings = Bindings.unbound(plan, str(error))
             else:
                 self._keep(fingerprint, bindings)
-        machine = Machine.fold(bindings.plan, saga_id, stored.events, epoch, self.grace)
+        lingering = None if old is None else old.machine.lingering
+        machine = Machine.fold(bindings.plan, saga_id, stored.events, epoch, self.grace, lingering=lingering)
         execution = Execution(machine, bindings, self.setting)
         execution.owner = self.owner
+        if old is not None:
+            old.heir = execution
         return execution
 
     # -- life --------------------------------------------------------------
@@ -247,18 +252,31 @@ class Host:
             self.setting.report(
                 f"saga {execution.id}: somebody else has adopted it; it is left to them", error
             )
-            execution.abandon()
+            self._leave(execution)
             return None
         except Stopped:
             return None  # it was forsaken
         except Exception as error:
             self._report_damaged(execution.id, error)
-            execution.abandon()
+            self._leave(execution)
             return None
+        except BaseException as error:
+            if not (self.stopping or execution.abandoned):
+                # Somebody else cancelled it, perhaps its own action: it goes on at the next look.
+                self.setting.report(f"saga {execution.id}: it was cut off, and will be gone on with", error)
+                self.orphans.add(execution.id)
+                self._leave(execution)
+            raise
         finally:
             if self.live.get(execution.id) is execution:
                 del self.live[execution.id]
                 self.tasks.pop(execution.id, None)
+
+    def _leave(self, execution: Execution) -> None:
+        """Nobody drives it any more. If it comes back here, what still runs of it has to be known."""
+        execution.abandon()
+        if execution.crew.running or execution.lingering:
+            self._left[execution.id] = execution
 
     async def _release(self, saga_id: str, epoch: int) -> None:
         done = self.setting.store.release(saga_id, epoch)
