@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compensate import Coordinator, Unavailable, action, saga
+from compensate import Coordinator, Stuck, Unavailable, action, saga
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
 from compensate.stores.memory import MemoryStore
@@ -78,3 +78,59 @@ async def test_a_start_is_not_acknowledged_once_the_sqlite_file_is_gone_and_goes
             await coordinator.start(chain.with_id("lost"), 2)
         away.rename(path)
         assert await coordinator.run(chain.with_id("lost"), 2) == 2
+
+
+class LosesOne(MemoryStore):
+    """Refuses one append that records an event of a certain type."""
+
+    losing = ""
+    lost = 0
+
+    def append(
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+    ) -> None:
+        if any(event.type == self.losing for event in events):
+            self.losing = ""
+            self.lost += 1
+            raise Unavailable("the append was lost")
+        super().append(saga_id, epoch, expected_seq, events, status)
+
+
+@action
+async def hold(x: int) -> int:
+    await asyncio.sleep(60)
+    return x
+
+
+@saga
+def held(x: int) -> int:
+    return pass_on(hold(x))
+
+
+async def _leave_running(store: MemoryStore) -> str:
+    async with Coordinator(store, sagas=[held], drain=0) as coordinator:
+        return (await coordinator.start(held, 1)).id
+
+
+async def test_a_saga_is_parked_also_when_the_append_that_says_so_is_lost_at_first() -> None:
+    store = LosesOne()
+    saga_id = await _leave_running(store)
+    store.losing = "saga_stuck"
+    async with Coordinator(store, poll=0.01) as coordinator:
+        with pytest.raises(Stuck, match="parked"):
+            await asyncio.wait_for(coordinator.attach(saga_id).result(), 10)
+        assert (await coordinator.get(saga_id)).record.parked
+    assert store.lost == 1
+
+
+async def test_a_parked_saga_goes_on_and_is_paused_as_asked_also_when_that_append_is_lost_at_first() -> None:
+    store = LosesOne()
+    saga_id = await _leave_running(store)
+    async with Coordinator(store):
+        assert (await store.load(saga_id)).record.parked
+    store.losing = "saga_unparked"
+    async with Coordinator(store, sagas=[held], recover=False, drain=0) as coordinator:
+        await coordinator.pause(saga_id)
+        record = (await coordinator.get(saga_id)).record
+        assert (record.status, record.parked, record.paused) == ("running", False, True)
+    assert store.lost == 1

@@ -163,6 +163,8 @@ class Host:
             if machine.status in s.ENDS:
                 if machine.unsaved:
                     await execution.save()  # an end releases the saga
+                    if execution.machine.status not in s.ENDS:
+                        raise Unavailable(f"saga {saga_id}: the append of its end failed; adopt it again")
                 else:
                     await self._release(saga_id, epoch)
                 return True

@@ -33,6 +33,7 @@ _FACTS: Final = frozenset(
         e.SUPPLIED,
         e.SAGA_PAUSED,
         e.SAGA_RESUMED,
+        e.SAGA_UNPARKED,
     }
 )
 """Events that say what happened outside, as opposed to what the machine decided."""
