@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,37 @@ async def test_faults_may_be_put_into_the_mapping_after_it_was_given() -> None:
     later["give"] = Inject(fail="before")
     with pytest.raises(RolledBack, match="injected"):
         await executor.execute(1)
+
+
+async def test_a_coordinator_refuses_to_be_used_from_another_event_loop_and_goes_on_in_its_own(
+    url: str,
+) -> None:
+    async with Coordinator(url) as coordinator:
+        run = await coordinator.start(plain.with_id("mine"), 1)
+        await run.result()
+
+        def elsewhere() -> None:
+            for ask in (
+                lambda: coordinator.run(plain.with_id("other"), 1),
+                lambda: coordinator.rollback("mine"),
+                lambda: coordinator.adopt("mine"),
+            ):
+                with pytest.raises(IllegalRequest, match="another event loop"):
+                    asyncio.run(ask())
+
+        await asyncio.to_thread(elsewhere)
+        assert [record.id for record in (await coordinator.list()).records] == ["mine"]
+        assert await coordinator.run(plain.with_id("other"), 2) == 2
+
+
+async def test_a_fault_that_no_known_saga_can_meet_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    faults = {"give": Inject(), "gvie": Inject()}
+    async with Coordinator("memory://", sagas=[sticks, plain], inject=faults):
+        pass
+    assert [record.getMessage().partition("; ")[0] for record in caplog.records] == [
+        "inject: none of the sagas known here runs an action at 'gvie'"
+    ]
+    caplog.clear()
+    async with Coordinator("memory://", inject=faults):  # what will be started is not known
+        pass
+    assert caplog.records == []

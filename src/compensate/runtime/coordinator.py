@@ -35,7 +35,7 @@ from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
-from compensate.runtime.inject import Inject
+from compensate.runtime.inject import ADVICE, Inject, misfit
 from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page
@@ -73,7 +73,7 @@ class Coordinator:
         threads: How many of those may be plain functions, each in a worker thread.
         clock: Where time comes from.
         observers: Told of events that have just become durable.
-        inject: Faults on order, by path of node, for tests and drills.
+        inject: Faults on order, by path of node, for tests and drills; warns of a path that none of `sagas` has.
         stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
 
     Raises:
@@ -135,6 +135,7 @@ class Coordinator:
         self._stopped = asyncio.Event()
         self._signal = ""
         self._entered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._open = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -142,6 +143,13 @@ class Coordinator:
         for action in saga.actions.values():
             self.registry.register(action)
         self.sagas.setdefault(saga.name, saga)
+
+    def _warn_of_faults(self) -> None:
+        """A drill whose fault has a slip in its path shows nothing. A saga may still come that has it."""
+        plans = [saga.plan for saga in self.sagas.values()]
+        for path in self._setting.inject:
+            if plans and all(misfit(plan, path) for plan in plans):
+                logger.warning("inject: none of the sagas known here runs an action at %r; %s", path, ADVICE)
 
     @staticmethod
     def _report(what: str, error: BaseException) -> None:
@@ -161,6 +169,7 @@ class Coordinator:
                 f"coordinator {self.owner}: it runs once, and has begun already; make another"
             )
         self._entered = True
+        self._loop = asyncio.get_running_loop()
         await self.store.open()
         try:
             await self.store.join(self.owner, self._clock.now(), self._lease)
@@ -168,6 +177,7 @@ class Coordinator:
             await self.store.close()
             raise
         self._open = True
+        self._warn_of_faults()
         try:
             self._catch_signals()
             if self._recovers:
@@ -368,9 +378,14 @@ class Coordinator:
         return self._host.live.get(saga_id)
 
     def check_running(self, saga_id: str) -> None:
-        """Raise `Stopped` if the coordinator is shut down or shutting down."""
+        """Raise `Stopped` if it is shut down or shutting down, `IllegalRequest` in a foreign event loop."""
         if not self._entered:
             raise Stopped(f"saga {saga_id}: the coordinator has not begun; use it within `async with`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise IllegalRequest(
+                f"saga {saga_id}: the coordinator runs in another event loop; nothing was done; call it there, with "
+                "asyncio.run_coroutine_threadsafe, or use compensate.connect"
+            )
         if not self._open:
             by = f" by {self._signal}" if self._signal else ""
             raise Stopped(

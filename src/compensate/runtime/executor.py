@@ -17,7 +17,7 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
-from compensate.core.plan import ACTION, FAN_END, Plan
+from compensate.core.plan import Plan
 from compensate.errors import (
     ActionFailed,
     CompensateError,
@@ -31,7 +31,7 @@ from compensate.runtime.bindings import Bindings
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
-from compensate.runtime.inject import Inject
+from compensate.runtime.inject import ADVICE, Inject, misfit
 from compensate.runtime.runs import ending, error_of, output_of
 from compensate.runtime.setting import Setting
 from compensate.runtime.straight import Straight
@@ -132,17 +132,9 @@ class SagaExecutor(Generic[T]):
         """Refuse faults that could never fire."""
         plan = self._plan
         for path in inject:
-            i = plan.index.get(path)
-            fan = plan.index.get(path.rpartition("[")[0]) if i is None and path.endswith("]") else None
-            if (i is not None and plan.kinds[i] == ACTION) or (
-                fan is not None and plan.kinds[fan] == FAN_END
-            ):
-                continue
-            what = "has no node" if i is None else "runs no action at"
-            raise DefinitionError(
-                f"saga {plan.dag.name}: inject: it {what} {path!r}; name an action's node by its path, as "
-                "'subsaga/node', or an element of a fan-out, as 'node[0]'"
-            )
+            what = misfit(plan, path)
+            if what:
+                raise DefinitionError(f"saga {plan.dag.name}: inject: {what}; {ADVICE}")
 
     @classmethod
     async def from_stored(

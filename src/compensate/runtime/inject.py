@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from compensate.core.plan import ACTION, FAN_END, Plan
 from compensate.errors import DefinitionError
 
 
@@ -31,3 +32,16 @@ class Inject(msgspec.Struct, frozen=True):
             raise DefinitionError("Inject: repeat and repeat_undo count the first call too; give 1 or more")
         if self.fail_undo < -1:
             raise DefinitionError("Inject: fail_undo is a number of attempts, or -1 for all")
+
+
+def misfit(plan: Plan, path: str) -> str:
+    """Why a fault at `path` could never fire in a saga of this plan; `""`: it could."""
+    i = plan.index.get(path)
+    if i is not None:
+        return "" if plan.kinds[i] == ACTION else f"it runs no action at {path!r}"
+    fan = plan.index.get(path.rpartition("[")[0]) if path.endswith("]") else None
+    return "" if fan is not None and plan.kinds[fan] == FAN_END else f"it has no node {path!r}"
+
+
+ADVICE = "name an action's node by its path, as 'subsaga/node', or an element of a fan-out, as 'node[0]'"
+"""What to do about a misfit."""
