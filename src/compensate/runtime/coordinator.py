@@ -10,6 +10,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -69,8 +70,11 @@ class Coordinator:
         drain: Seconds for which the exit waits for running actions.
         recover: Whether it goes on, at entry and later, with every saga that nobody alive owns. `False`: only with
             those that are started, adopted or asked for here, as a tool wants that came for one saga.
-        max_actions: How many actions and undos run at once.
-        threads: How many of those may be plain functions, each in a worker thread.
+        max_actions: How many actions and undos run at once. One that waits for another saga (`run`, `Run.result`)
+            does not count meanwhile.
+        threads: How many of those may be plain functions, each in a worker thread. One that waits for another saga
+            keeps its thread: if all do, and those sagas have plain functions too, nothing goes on. Use subsagas, or
+            `async def`, for what waits.
         clock: Where time comes from.
         observers: Told of events that have just become durable.
         inject: Faults on order, by path of node, for tests and drills; warns of a path that none of `sagas` has.
@@ -392,6 +396,10 @@ class Coordinator:
                 f"saga {saga_id}: the coordinator is shut down{by}; a stored saga is resumed by the next one",
                 signal=self._signal,
             )
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Within an action of this coordinator: its place among `max_actions` is another's meanwhile."""
+        return self._host.aside()
 
     def check_sound(self, saga_id: str) -> None:
         """Raise what made it impossible to go on with a saga here."""

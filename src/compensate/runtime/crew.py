@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compensate.core.commands import RunAction, RunUndo
+from compensate.runtime.slots import HOLDER, Holder
 
 if TYPE_CHECKING:
     from compensate.runtime.execution import Execution
@@ -54,6 +55,9 @@ class Crew:
 
     async def _work(self) -> None:
         task = asyncio.current_task()
+        slots = self._execution.setting.slots
+        if slots is not None:
+            HOLDER.set(Holder(slots, lambda: task in self.running.values()))
         self._hired -= 1
         self._at_work += 1
         try:

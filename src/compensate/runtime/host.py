@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from compensate.authoring import ActionRegistry, Saga
@@ -29,6 +30,7 @@ from compensate.errors import (
 from compensate.runtime.bindings import Bindings, unreadable
 from compensate.runtime.execution import Change, Execution
 from compensate.runtime.setting import Setting
+from compensate.runtime.slots import HOLDER, Holder
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
 
 _RETIREMENT: Final = 1.0
@@ -248,6 +250,8 @@ class Host:
         self.tasks[execution.id] = asyncio.create_task(self._drive(execution), name=f"saga {execution.id}")
 
     async def _drive(self, execution: Execution) -> s.SagaStatus | None:
+        if self.setting.slots is not None:
+            HOLDER.set(Holder(self.setting.slots, lambda: execution.place >= 0))
         try:
             return await execution.drive()
         except Fenced as error:
@@ -273,6 +277,11 @@ class Host:
             if self.live.get(execution.id) is execution:
                 del self.live[execution.id]
                 self.tasks.pop(execution.id, None)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """See `Slots.aside`."""
+        slots = self.setting.slots
+        return contextlib.nullcontext() if slots is None else slots.aside()
 
     def _leave(self, execution: Execution) -> None:
         """Nobody drives it any more. If it comes back here, what still runs of it has to be known."""

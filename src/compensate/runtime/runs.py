@@ -256,7 +256,8 @@ class Run(Generic[T]):
         """
         while True:
             try:
-                execution = self._last = await self._ended()
+                with self._coordinator.aside():
+                    execution = self._last = await self._ended()
             except Stopped:
                 if self._last is None:
                     raise

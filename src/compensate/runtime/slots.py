@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 
@@ -37,6 +40,23 @@ class Slots:
         """Wake `who` when there is room."""
         self._waiting[who] = None
 
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """While an action waits here for another saga, its slot is free: or those that wait would keep all of them."""
+        holder = HOLDER.get()
+        if holder is None or holder.slots is not self or not holder.holds():
+            yield
+            return
+        holder.waiting += 1
+        if holder.waiting == 1:
+            self.give()
+        try:
+            yield
+        finally:
+            holder.waiting -= 1
+            if not holder.waiting:
+                self.take(1)
+
     def offer(self) -> None:
         """Wake the first who waits, if there is room; whoever leaves room calls this."""
         while self.free > 0 and self._waiting:
@@ -44,3 +64,24 @@ class Slots:
             del self._waiting[who]
             if who.wake():
                 return
+
+
+class Holder:
+    """A task that runs actions, one at a time, each in a slot.
+
+    Args:
+        slots: Whose.
+        holds: Whether one runs just now.
+    """
+
+    __slots__ = ("holds", "slots", "waiting")
+
+    def __init__(self, slots: Slots, holds: Callable[[], bool]) -> None:
+        self.slots = slots
+        self.holds = holds
+        self.waiting = 0
+        """How many tasks of its action wait for sagas."""
+
+
+HOLDER: ContextVar[Holder | None] = ContextVar("compensate_holder", default=None)
+"""Within an action, and in tasks and threads that it begins: the task that runs it."""
