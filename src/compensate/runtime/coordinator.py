@@ -10,7 +10,6 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -30,13 +29,13 @@ from compensate.errors import (
     StoreError,
     Unavailable,
 )
-from compensate.runtime import verbs
+from compensate.runtime import signals, verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
-from compensate.runtime.inject import ADVICE, Inject, misfit
+from compensate.runtime.inject import Inject, warn_of_misfits
 from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page
@@ -121,12 +120,13 @@ class Coordinator:
         self._recovers = recover
         self._stop_on = stop_on
         self._clock = clock or SystemClock()
+        self.slots = Slots(max_actions)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compensate")
         self._setting = Setting(
             self.store,
             self._clock,
             deps,
-            slots=Slots(max_actions),
+            slots=self.slots,
             pool=self._pool,
             observers=observers,
             inject=inject,
@@ -147,13 +147,6 @@ class Coordinator:
         for action in saga.actions.values():
             self.registry.register(action)
         self.sagas.setdefault(saga.name, saga)
-
-    def _warn_of_faults(self) -> None:
-        """A drill whose fault has a slip in its path shows nothing. A saga may still come that has it."""
-        plans = [saga.plan for saga in self.sagas.values()]
-        for path in self._setting.inject:
-            if plans and all(misfit(plan, path) for plan in plans):
-                logger.warning("inject: none of the sagas known here runs an action at %r; %s", path, ADVICE)
 
     @staticmethod
     def _report(what: str, error: BaseException) -> None:
@@ -181,9 +174,9 @@ class Coordinator:
             await self.store.close()
             raise
         self._open = True
-        self._warn_of_faults()
+        warn_of_misfits(self._setting.inject, [saga.plan for saga in self.sagas.values()])
         try:
-            self._catch_signals()
+            signals.catch(self._stop_on, self._on_signal)
             if self._recovers:
                 await self._adoption.all(parked=True)
         except BaseException:
@@ -233,25 +226,15 @@ class Coordinator:
             # Threads of actions that timed out may go on; nobody waits for them here. What still waits for a thread
             # must not begin now: its saga is somebody else's.
             self._pool.shutdown(wait=False, cancel_futures=True)
-            self._let_signals_go()
+            signals.let_go(self._stop_on)
             self._stopped.set()
 
     async def serve(self) -> None:
         """Run sagas until a signal of `stop_on` (or SIGTERM, SIGINT if none is named) arrives, then drain."""
         if not self._stop_on:
             self._stop_on = (signal.SIGTERM, signal.SIGINT)
-            self._catch_signals()
+            signals.catch(self._stop_on, self._on_signal)
         await self._stopped.wait()
-
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._stop_on:
-            loop.add_signal_handler(number, self._on_signal, number)
-
-    def _let_signals_go(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._stop_on:
-            loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._open:
@@ -396,10 +379,6 @@ class Coordinator:
                 f"saga {saga_id}: the coordinator is shut down{by}; a stored saga is resumed by the next one",
                 signal=self._signal,
             )
-
-    def aside(self) -> AbstractContextManager[None]:
-        """Within an action of this coordinator: its place among `max_actions` is another's meanwhile."""
-        return self._host.aside()
 
     def check_sound(self, saga_id: str) -> None:
         """Raise what made it impossible to go on with a saga here."""

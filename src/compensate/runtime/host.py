@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from compensate.authoring import ActionRegistry, Saga
@@ -277,11 +276,6 @@ class Host:
             if self.live.get(execution.id) is execution:
                 del self.live[execution.id]
                 self.tasks.pop(execution.id, None)
-
-    def aside(self) -> AbstractContextManager[None]:
-        """See `Slots.aside`."""
-        slots = self.setting.slots
-        return contextlib.nullcontext() if slots is None else slots.aside()
 
     def _leave(self, execution: Execution) -> None:
         """Nobody drives it any more. If it comes back here, what still runs of it has to be known."""

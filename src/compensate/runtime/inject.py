@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
 
 import msgspec
 
 from compensate.core.plan import ACTION, FAN_END, Plan
 from compensate.errors import DefinitionError
+
+logger = logging.getLogger("compensate")
 
 
 class Inject(msgspec.Struct, frozen=True):
@@ -43,5 +47,14 @@ def misfit(plan: Plan, path: str) -> str:
     return "" if fan is not None and plan.kinds[fan] == FAN_END else f"it has no node {path!r}"
 
 
-ADVICE = "name an action's node by its path, as 'subsaga/node', or an element of a fan-out, as 'node[0]'"
+ADVICE: Final = (
+    "name an action's node by its path, as 'subsaga/node', or an element of a fan-out, as 'node[0]'"
+)
 """What to do about a misfit."""
+
+
+def warn_of_misfits(paths: Iterable[str], plans: Sequence[Plan]) -> None:
+    """A drill whose fault has a slip in its path shows nothing. It may be meant for a saga that is yet to come."""
+    for path in paths:
+        if plans and all(misfit(plan, path) for plan in plans):
+            logger.warning("inject: none of the sagas known here runs an action at %r; %s", path, ADVICE)

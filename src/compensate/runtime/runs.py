@@ -256,7 +256,7 @@ class Run(Generic[T]):
         """
         while True:
             try:
-                with self._coordinator.aside():
+                with self._coordinator.slots.aside():
                     execution = self._last = await self._ended()
             except Stopped:
                 if self._last is None:
