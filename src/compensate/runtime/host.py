@@ -280,8 +280,8 @@ class Host:
     def _leave(self, execution: Execution) -> None:
         """Nobody drives it any more. If it comes back here, what still runs of it has to be known."""
         execution.abandon()
-        if execution.crew.running or execution.lingering:
-            self._left[execution.id] = execution
+        self._left[execution.id] = execution
+        self._left = {k: left for k, left in self._left.items() if left.crew.running or left.lingering}
 
     async def _release(self, saga_id: str, epoch: int) -> None:
         done = self.setting.store.release(saga_id, epoch)
