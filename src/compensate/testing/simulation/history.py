@@ -75,8 +75,10 @@ class History:
 
     @property
     def ends(self) -> Counter[str]:
-        """How many sagas came to which end."""
-        return Counter(record.status for record in self.records.values())
+        """How many sagas came to which end. One that is stuck gets on by a decision, and then comes to another end."""
+        ends = Counter[str](record.status for record in self.records.values())
+        stuck = sum(any(event.type == e.SAGA_STUCK for event in log) for log in self.logs.values())
+        return ends + Counter({"stuck until decided": stuck})
 
 
 class _Life:

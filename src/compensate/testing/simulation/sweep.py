@@ -69,8 +69,7 @@ class Report(msgspec.Struct):
         histories: How many.
         seconds: How long it took.
         virtual: Virtual seconds in all.
-        sizes: How many dags had so many nodes.
-        ends: How many sagas ended in which way.
+        ends: How many sagas came to which end.
         fired: How often each fault fired.
         violated: How often each line was violated.
         failures: The first histories with violations, by seed.
