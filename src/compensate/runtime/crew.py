@@ -56,8 +56,10 @@ class Crew:
     async def _work(self) -> None:
         task = asyncio.current_task()
         slots = self._execution.setting.slots
+        holder: Holder | None = None
         if slots is not None:
-            HOLDER.set(Holder(slots, lambda: task in self.running.values()))
+            holder = Holder(slots, lambda: task in self.running.values())
+            HOLDER.set(holder)
         self._hired -= 1
         self._at_work += 1
         try:
@@ -68,14 +70,16 @@ class Crew:
                 # Where many have to wait, the rest will too: as many again are to begin in the loop's next turn.
                 if self._waiting and self._hired < (wanted := self._at_work - 1 or 1):
                     self._hire(wanted)
-                await self._run(command, task)
+                await self._run(command, task, holder)
             self._hire(1)
         finally:
             self._at_work -= 1
             if not self._at_work and not self._execution.ended:
                 self._hire(1)  # this task was cancelled, and others wait
 
-    async def _run(self, command: RunAction | RunUndo, task: asyncio.Task[Any] | None) -> None:
+    async def _run(
+        self, command: RunAction | RunUndo, task: asyncio.Task[Any] | None, holder: Holder | None
+    ) -> None:
         i = command.node
         self.running[i] = task
         execution = self._execution
@@ -96,6 +100,8 @@ class Crew:
         finally:
             del self.running[i]
             execution.take_back_cancel(i)
+            if holder is not None:
+                holder.landed()
             execution.landed()
 
     def tasks(self) -> list[asyncio.Task[Any]]:

@@ -30,6 +30,7 @@ from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls import Caller
 from compensate.runtime.crew import Crew
 from compensate.runtime.setting import Setting
+from compensate.runtime.slots import Holder
 from compensate.runtime.writing import Writing
 from compensate.stores.base import NewSaga
 
@@ -80,6 +81,8 @@ class Execution(Writing):
     _side: asyncio.Task[None] | None = None
     place = -1
     """The node that runs in place, in the driver's own task."""
+    holder: Holder | None = None
+    """Of the slot in which that runs, if slots are counted."""
     _driver: asyncio.Task[Any] | None = None
     _has_news = False
     _broken: BaseException | None = None  # what a task raised that is no outcome of an action
@@ -170,6 +173,8 @@ class Execution(Writing):
         finally:
             self.take_back_cancel(self.place)
             self.place = -1
+            if self.holder is not None:
+                self.holder.landed()
             if self.setting.slots is not None:
                 self.setting.slots.give()
             if self._side is not None:

@@ -250,7 +250,8 @@ class Host:
 
     async def _drive(self, execution: Execution) -> s.SagaStatus | None:
         if self.setting.slots is not None:
-            HOLDER.set(Holder(self.setting.slots, lambda: execution.place >= 0))
+            execution.holder = Holder(self.setting.slots, lambda: execution.place >= 0)
+            HOLDER.set(execution.holder)
         try:
             return await execution.drive()
         except Fenced as error:

@@ -47,15 +47,17 @@ class Slots:
         if holder is None or holder.slots is not self or not holder.holds():
             yield
             return
+        turn = holder.turn
         holder.waiting += 1
         if holder.waiting == 1:
             self.give()
         try:
             yield
         finally:
-            holder.waiting -= 1
-            if not holder.waiting:
-                self.take(1)
+            if holder.turn == turn:
+                holder.waiting -= 1
+                if not holder.waiting:
+                    self.take(1)
 
     def offer(self) -> None:
         """Wake the first who waits, if there is room; whoever leaves room calls this."""
@@ -74,13 +76,22 @@ class Holder:
         holds: Whether one runs just now.
     """
 
-    __slots__ = ("holds", "slots", "waiting")
+    __slots__ = ("holds", "slots", "turn", "waiting")
 
     def __init__(self, slots: Slots, holds: Callable[[], bool]) -> None:
         self.slots = slots
         self.holds = holds
         self.waiting = 0
         """How many tasks of its action wait for sagas."""
+        self.turn = 0
+        """Goes up when an action is over whose tasks go on waiting: their wait is nobody's any more."""
+
+    def landed(self) -> None:
+        """Its action is over, and about to give its slot back: what waits of it has given that back already."""
+        if self.waiting:
+            self.waiting = 0
+            self.turn += 1
+            self.slots.take(1)
 
 
 HOLDER: ContextVar[Holder | None] = ContextVar("compensate_holder", default=None)

@@ -21,7 +21,7 @@ LONGEST: Final = 64
 async def forward(execution: Execution, i: int) -> None:
     """Run the action of node `i`, and of the links behind it, as long as nothing else is going on."""
     machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
-    now = execution.setting.clock.now
+    now, holder = execution.setting.clock.now, execution.holder
     seq = machine.seq
     for _ in range(LONGEST):
         bound = bindings[i] if i < len(bindings) else None
@@ -52,6 +52,8 @@ async def forward(execution: Execution, i: int) -> None:
         if i == -1:
             return
         execution.place = i
+        if holder is not None:
+            holder.landed()
         seq = machine.seq
         saved = execution.write()
         if saved is not None and not await saved:
@@ -66,7 +68,7 @@ async def forward(execution: Execution, i: int) -> None:
 async def backward(execution: Execution, i: int) -> None:
     """Run the undo of node `i`, and of the links before it, as long as nothing else is going on."""
     machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
-    now = execution.setting.clock.now
+    now, holder = execution.setting.clock.now, execution.holder
     seq = machine.seq
     for _ in range(LONGEST):
         bound = bindings[i] if i < len(bindings) else None
@@ -91,6 +93,8 @@ async def backward(execution: Execution, i: int) -> None:
         if i < 0:
             return
         execution.place = i
+        if holder is not None:
+            holder.landed()
         seq = machine.seq
         saved = execution.write()
         if saved is not None and not await saved:
