@@ -16,6 +16,7 @@ from compensate import (
     ParamsInvalid,
     Permanent,
     RolledBack,
+    Stopped,
     Stuck,
     action,
     saga,
@@ -140,6 +141,46 @@ async def test_a_coordinator_refuses_to_be_used_from_another_event_loop_and_goes
         await asyncio.to_thread(elsewhere)
         assert [record.id for record in (await coordinator.list()).records] == ["mine"]
         assert await coordinator.run(plain.with_id("other"), 2) == 2
+
+
+@action
+async def wait_for_it(x: int) -> int:
+    await doors["open"].wait()
+    return x
+
+
+@saga
+def waits(x: int) -> int:
+    return wait_for_it(x)
+
+
+doors: dict[str, asyncio.Event] = {}
+
+
+async def test_nobody_waits_in_another_event_loop_for_the_end_of_a_saga_that_runs_here() -> None:
+    doors["open"] = asyncio.Event()
+    async with Coordinator("memory://") as coordinator:
+        run = await coordinator.start(waits, 1)
+
+        def elsewhere() -> None:
+            with pytest.raises(IllegalRequest, match="another event loop"):
+                asyncio.run(asyncio.wait_for(run.result(), 10))
+
+        await asyncio.to_thread(elsewhere)
+        doors["open"].set()
+        assert await run.result() == 1
+
+
+def test_a_coordinator_that_is_shut_down_says_so_in_every_event_loop() -> None:
+    coordinator = Coordinator("memory://")
+
+    async def once() -> None:
+        async with coordinator:
+            pass
+
+    asyncio.run(once())
+    with pytest.raises(Stopped, match="is shut down"):
+        asyncio.run(coordinator.run(plain, 1))
 
 
 async def test_a_fault_that_no_known_saga_can_meet_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

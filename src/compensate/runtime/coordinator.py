@@ -368,16 +368,20 @@ class Coordinator:
         """Raise `Stopped` if it is shut down or shutting down, `IllegalRequest` in a foreign event loop."""
         if not self._entered:
             raise Stopped(f"saga {saga_id}: the coordinator has not begun; use it within `async with`")
-        if asyncio.get_running_loop() is not self._loop:
-            raise IllegalRequest(
-                f"saga {saga_id}: the coordinator runs in another event loop; nothing was done; call it there, with "
-                "asyncio.run_coroutine_threadsafe, or use compensate.connect"
-            )
         if not self._open:
             by = f" by {self._signal}" if self._signal else ""
             raise Stopped(
                 f"saga {saga_id}: the coordinator is shut down{by}; a stored saga is resumed by the next one",
                 signal=self._signal,
+            )
+        self.check_loop(saga_id)
+
+    def check_loop(self, saga_id: str) -> None:
+        """Raise `IllegalRequest` in a foreign event loop."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise IllegalRequest(
+                f"saga {saga_id}: the coordinator runs in another event loop; nothing was done; call it there, with "
+                "asyncio.run_coroutine_threadsafe, or use compensate.connect"
             )
 
     def check_sound(self, saga_id: str) -> None:

@@ -288,6 +288,7 @@ class Run(Generic[T]):
                     return None
                 continue
             if not execution.ended:
+                self._coordinator.check_loop(self.id)
                 await execution.over()
             self._execution = None
             if (
