@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from compensate import Coordinator, Stuck, Unavailable, action, saga
+from compensate import Coordinator, Stopped, Stuck, Unavailable, action, saga
 from compensate.core.events import Event
 from compensate.core.states import SagaStatus
+from compensate.stores.base import StoredSaga
 from compensate.stores.memory import MemoryStore
 from compensate.testing.virtual_time import VirtualTime
 
@@ -78,6 +79,59 @@ async def test_a_start_is_not_acknowledged_once_the_sqlite_file_is_gone_and_goes
             await coordinator.start(chain.with_id("lost"), 2)
         away.rename(path)
         assert await coordinator.run(chain.with_id("lost"), 2) == 2
+
+
+async def test_no_write_hangs_while_the_sqlite_file_cannot_be_reached(tmp_path: Path) -> None:
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    async with Coordinator(f"sqlite:///{folder}/s.db", sagas=[chain]) as coordinator:
+        folder.rename(away)
+        folder.touch()  # where the folder was is a file
+        results = await asyncio.wait_for(
+            asyncio.gather(*(coordinator.start(chain, n) for n in range(5)), return_exceptions=True), 10
+        )
+        assert [type(result) for result in results] == [Unavailable] * 5
+        folder.unlink()
+        away.rename(folder)
+        assert await coordinator.run(chain, 2) == 2
+
+
+class Away(MemoryStore):
+    """Can neither be read nor appended to while it is away."""
+
+    away = False
+    missed = 0
+
+    def append(
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+    ) -> None:
+        self._look()
+        super().append(saga_id, epoch, expected_seq, events, status)
+
+    async def load(self, saga_id: str) -> StoredSaga:
+        self._look()
+        return await super().load(saga_id)
+
+    def _look(self) -> None:
+        if self.away:
+            self.missed += 1
+            raise Unavailable("the store is away")
+
+
+@pytest.mark.parametrize("drain", [0.0, 0.05])
+async def test_a_request_that_a_failing_store_keeps_waiting_is_answered_when_the_coordinator_is_shut_down(
+    drain: float,
+) -> None:
+    store = Away()
+    async with Coordinator(store, drain=drain) as coordinator:
+        run = await coordinator.start(held, 1)
+        await asyncio.sleep(0)
+        store.away = True
+        pausing = asyncio.create_task(coordinator.pause(run.id))
+        while store.missed < 2:  # noqa: ASYNC110 - the store is asked from within
+            await asyncio.sleep(0.001)
+    with pytest.raises(Stopped):
+        await asyncio.wait_for(pausing, 10)
 
 
 class LosesOne(MemoryStore):

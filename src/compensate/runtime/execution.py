@@ -373,16 +373,20 @@ class Execution(Writing):
             self._driver.cancel()
         self.crew.abandon()
 
-    async def give_up(self, within: float | None = None) -> None:
-        """Cancel what still runs beside the driver, and wait until it has ended, `within` so many seconds at most."""
+    async def give_up(self) -> None:
+        """Cancel what still runs beside the driver, and wait until it has ended. Ask again if that is cut off."""
+        if not self.abandoned:  # what is cleaning up is not to be disturbed
+            self.abandon()
         running = self.crew.tasks()
-        self.abandon()
         if running:
-            await asyncio.wait(running, timeout=within)
+            await asyncio.wait(running)
 
     def forsake(self) -> None:
-        """What still runs does not end, and the saga is given up meanwhile: nothing more is written here."""
-        self.lost = Stopped(f"saga {self.id}: the coordinator was shut down before its actions had ended")
+        """The saga is given up. If something runs yet, or waits to be written: nothing more is written here."""
+        if not self.ended or self.machine.unsaved or self._saving is not None:
+            self.lost = Stopped(
+                f"saga {self.id}: the coordinator was shut down before its actions or writes had ended"
+            )
 
     async def _stopped(self) -> s.SagaStatus | None:
         while self.crew.running:

@@ -266,6 +266,8 @@ class Host:
             self._report_damaged(execution.id, error)
             self._leave(execution)
             return None
+        except GeneratorExit:
+            raise  # its loop is gone, and nothing can be cancelled any more
         except BaseException as error:
             if not (self.stopping or execution.abandoned):
                 # Somebody else cancelled it, perhaps its own action: it goes on at the next look.
@@ -298,7 +300,7 @@ class Host:
     async def stop(self, drain: float) -> None:
         """Start nothing more, wait `drain` seconds for what runs, cancel the rest. All sagas stay resumable."""
         self.hold()
-        tasks = list(self.tasks.values())
+        executions, tasks = list(self.live.values()), list(self.tasks.values())
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=drain)
@@ -308,8 +310,8 @@ class Host:
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=_RETIREMENT)
-            for execution in list(self.live.values()):
-                execution.forsake()  # its action does not listen
+        for execution in executions:
+            execution.forsake()  # its action does not listen, or a request waits for a store that fails
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 self.setting.report(f"{task.get_name()}: it stopped", task.exception() or RuntimeError())

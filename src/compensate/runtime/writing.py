@@ -209,6 +209,8 @@ class Writing:
                 self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
             misses += 1
             await asyncio.sleep(_pause(misses))
+            if self.lost is not None:
+                raise self.lost  # given up meanwhile
 
     @staticmethod
     def _asked_for(event: Event) -> bool:

@@ -49,10 +49,10 @@ class _Gone(sqlite3.DatabaseError):
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has that name; `None` if none has."""
+    """Which file has that name; `None` if none has, or nobody can get at it."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
 
@@ -211,7 +211,7 @@ class GroupCommit:
     def _log_size(self) -> int:
         try:
             return self._wal.stat().st_size
-        except FileNotFoundError:
+        except OSError:  # it is not there, or nobody can get at it
             return 0
 
     async def close(self) -> None:
@@ -232,8 +232,10 @@ class GroupCommit:
 
     def _begin(self) -> None:
         """Begin a transaction, unless its commit would reach a file that nobody can find any more."""
-        if _identity(self._path) != self._file:
-            raise _Gone("the file was removed or replaced while it was open; put it back, or begin anew")
+        if self._file is None or _identity(self._path) != self._file:
+            raise _Gone(
+                "the file was removed or replaced while it was open, or cannot be reached; put it back, or begin anew"
+            )
         self._execute("BEGIN IMMEDIATE")
 
     def _attempt(self, group: _Group) -> None:
