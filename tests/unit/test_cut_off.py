@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 
 import pytest
@@ -153,3 +155,83 @@ async def test_an_undo_waits_for_the_thread_that_a_cancelled_executor_has_left()
     exits["it"].set()
     await asyncio.wait_for(undoing, 10)
     assert log == ["thread begins", "thread ends", "undo"]
+
+
+async def _cut_off_while_it_cleans_up(executor: SagaExecutor[int], *, again: bool) -> asyncio.Task[int]:
+    executing = asyncio.create_task(executor.execute(1))
+    while len(log) < 2:  # noqa: ASYNC110 - actions begin in the turns of the loop
+        await asyncio.sleep(0)
+    executing.cancel()
+    await asyncio.sleep(0.001)
+    if again:
+        executing.cancel()
+        await asyncio.wait([executing])
+    assert not [line for line in log if line.endswith("ends")]
+    return executing
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_an_executor_that_was_cut_off_undoes_nothing_before_its_actions_have_cleaned_up(
+    again: bool,
+) -> None:
+    executor = SagaExecutor(both)
+    executing = await _cut_off_while_it_cleans_up(executor, again=again)
+    await executor.rollback()
+    assert log[:4] == ["left begins", "right begins", "left ends", "right ends"]
+    assert sorted(log[4:]) == ["undo left", "undo right"]
+    with pytest.raises(asyncio.CancelledError):
+        await executing
+
+
+@action
+async def given(x: int) -> int:
+    return x
+
+
+@given.undo
+async def give_back(x: int) -> None:
+    log.append("undo begins")
+    await doors.setdefault("open", asyncio.Event()).wait()
+    log.append("undo ends")
+
+
+@saga
+def once(x: int) -> int:
+    return given(x)
+
+
+async def test_a_rollback_that_was_cut_off_is_not_said_to_be_done_and_is_gone_on_with() -> None:
+    executor = SagaExecutor(once)
+    assert await executor.execute(1) == 1
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(executor.rollback(), 0.01)
+    assert log == ["undo begins"]
+    doors["open"].set()
+    with pytest.raises(RolledBack):
+        await executor.execute()
+    assert log == ["undo begins", "undo begins", "undo ends"]
+    assert executor.events[-1].type == "saga_rolled_back"
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_event_loop_that_is_closed_under_a_running_saga_makes_no_further_noise() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        coordinator = Coordinator("memory://")
+        await coordinator.__aenter__()
+        await coordinator.start(both, 1)
+        await asyncio.sleep(0.001)
+
+    loop.run_until_complete(begin())
+    loop.set_exception_handler(lambda _loop, _context: None)  # asyncio's own: tasks were pending
+    loop.close()
+    complaints: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda args: complaints.append(args.exc_value)
+    try:
+        del loop
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert log[:2] == ["left begins", "right begins"]
+    assert complaints == []

@@ -257,11 +257,11 @@ class SagaExecutor(Generic[T]):
             await self._drive(execution)
         return execution
 
-    @staticmethod
-    async def _drive(execution: Execution) -> None:
+    async def _drive(self, execution: Execution) -> None:
         try:
             await execution.drive()
         except BaseException:
+            self._cut_off = True
             # Cancelled by a time limit, say. Who goes on from the log must not meet what still ran side by side here.
             await execution.give_up()
             raise
@@ -322,12 +322,14 @@ class SagaExecutor(Generic[T]):
     async def _go_on(self) -> Execution:
         """Claim the stored saga, and take up where its log ends."""
         await self._open()
+        old = self._execution
+        if old is not None:
+            await old.give_up()  # it may just be doing so, or have been cut off in that too
         now = self._setting.clock.now()
         stored = await self.store.claim_one(self.id, OWNER, now)
         if stored is None:
             raise IllegalRequest(f"saga {self.id}: a live coordinator owns it; ask that one")
         self.events[:] = stored.events
-        old = self._execution
         machine = self._fold(stored, None if old is None else old.machine.lingering)
         if machine.status not in s.ENDS:
             machine.interrupted(now)
