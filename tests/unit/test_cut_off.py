@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from compensate import Coordinator, RolledBack, SagaExecutor, action, saga
+from compensate import Coordinator, IllegalRequest, RolledBack, SagaExecutor, action, saga
 
 log: list[str] = []
 doors: dict[str, asyncio.Event] = {}
@@ -213,15 +213,27 @@ async def test_a_rollback_that_was_cut_off_is_not_said_to_be_done_and_is_gone_on
     assert executor.events[-1].type == "saga_rolled_back"
 
 
-@pytest.mark.filterwarnings("error")
+@action
+async def waits(x: int) -> int:
+    log.append("waits")
+    await asyncio.sleep(60)
+    return x
+
+
+@saga
+def waits_side_by_side(x: int) -> int:
+    return add(waits(x), waits.options(name="other")(x))
+
+
 def test_an_event_loop_that_is_closed_under_a_running_saga_makes_no_further_noise() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> None:
         coordinator = Coordinator("memory://")
         await coordinator.__aenter__()
-        await coordinator.start(both, 1)
-        await asyncio.sleep(0.001)
+        await coordinator.start(waits_side_by_side, 1)
+        while len(log) < 2:  # noqa: ASYNC110 - actions begin in the turns of the loop
+            await asyncio.sleep(0)
 
     loop.run_until_complete(begin())
     loop.set_exception_handler(lambda _loop, _context: None)  # asyncio's own: tasks were pending
@@ -233,5 +245,27 @@ def test_an_event_loop_that_is_closed_under_a_running_saga_makes_no_further_nois
         gc.collect()
     finally:
         sys.unraisablehook = hook
-    assert log[:2] == ["left begins", "right begins"]
+    assert log == ["waits", "waits"]
     assert complaints == []
+
+
+async def test_an_undo_waits_for_the_thread_that_a_cut_off_saga_has_left_also_after_a_refused_request() -> (
+    None
+):
+    exits["it"] = threading.Event()
+    async with Coordinator("memory://", sagas=[threaded], poll=60) as coordinator:
+        run = await coordinator.start(threaded, 1)
+        while not log:  # noqa: ASYNC110 - a thread tells
+            await asyncio.sleep(0.001)
+        driver = next(task for task in asyncio.all_tasks() if task.get_name() == f"saga {run.id}")
+        driver.cancel()
+        await asyncio.wait([driver])
+        with pytest.raises(IllegalRequest, match="no node"):
+            await coordinator.skip(run.id, "unheard of")
+        await coordinator.rollback(run.id)
+        await asyncio.sleep(0.05)
+        assert log == ["thread begins"]
+        exits["it"].set()
+        with pytest.raises(RolledBack):
+            await asyncio.wait_for(run.result(), 10)
+    assert log == ["thread begins", "thread ends", "undo"]

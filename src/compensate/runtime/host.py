@@ -155,8 +155,9 @@ class Host:
         saga_id, epoch = stored.record.id, stored.record.epoch
         owed = False
         try:
-            old = self.live.get(saga_id) or self._left.pop(saga_id, None)
+            old = self.live.get(saga_id) or self._left.get(saga_id)
             if old is not None:
+                self._left[saga_id] = old  # until another drives it: this may come to nothing
                 await self._retire(old)
             execution = self._fold(stored, epoch, old)
             machine = execution.machine
@@ -181,6 +182,7 @@ class Host:
                 self.orphans.discard(saga_id)
             raise
         self.damaged.pop(saga_id, None)
+        self._left.pop(saga_id, None)
         self.live[saga_id] = execution
         self._launch(execution)
         return not owed
