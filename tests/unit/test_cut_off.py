@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 
 import pytest
 
@@ -269,3 +270,28 @@ async def test_an_undo_waits_for_the_thread_that_a_cut_off_saga_has_left_also_af
         with pytest.raises(RolledBack):
             await asyncio.wait_for(run.result(), 10)
     assert log == ["thread begins", "thread ends", "undo"]
+
+
+async def test_a_thread_that_fails_in_the_moment_in_which_its_saga_is_cut_off_is_heard() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    @action
+    def fail(x: int) -> int:
+        entered.set()
+        go.wait(10)
+        raise ValueError("heard")
+
+    @saga
+    def failing(x: int) -> int:
+        return fail(x)
+
+    executing = asyncio.create_task(SagaExecutor(failing).execute(1))
+    while not entered.is_set():  # noqa: ASYNC110 - a thread sets it
+        await asyncio.sleep(0.001)
+    go.set()
+    time.sleep(0.1)  # noqa: ASYNC251 - its end is on its way to the loop, which must not see it yet
+    executing.cancel()
+    await asyncio.wait({executing})
+    assert executing.cancelled()
+    del executing
+    gc.collect()  # what nobody has heard is told of now, and fails the test

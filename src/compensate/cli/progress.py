@@ -8,7 +8,6 @@ from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.log import Fold
-from compensate.core.plan import ACTION
 from compensate.runtime.runs import Snapshot
 
 
@@ -95,15 +94,6 @@ class Progress:
     def ended(self) -> bool:
         """Whether nothing runs until somebody decides."""
         return self.status in s.ENDS
-
-    def running(self) -> list[str]:
-        """Paths of the nodes whose action or undo runs."""
-        plan = self.fold.plan
-        return [
-            plan.names[i]
-            for i, state in enumerate(self.fold.state)
-            if plan.kinds[i] == ACTION and state in (s.RUNNING, s.UNDOING)
-        ]
 
     def next_attempt(self, path: str) -> float | None:
         """When a node that failed is tried again; `None`: it is not."""

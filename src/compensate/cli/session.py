@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -17,7 +17,9 @@ from compensate.cli.loading import CliError, Code, deps_of
 from compensate.cli.output import Command, Output
 from compensate.cli.progress import Progress
 from compensate.cli.watching import Watch
+from compensate.core import events as e
 from compensate.core import states as s
+from compensate.core.events import Event
 from compensate.core.names import short_reason
 from compensate.errors import IllegalRequest, Stopped
 from compensate.render.lines import span
@@ -97,6 +99,8 @@ class Session:
         self._signal = asyncio.Event()
         self._code = 0
         self._coordinator: Coordinator | None = None
+        self._running: dict[tuple[str, str], None] = {}
+        """What runs here, by saga and node; a signal may come before its saga is shown."""
 
     @property
     def coordinator(self) -> Coordinator:
@@ -116,13 +120,20 @@ class Session:
                 actions=self.code.actions(),
                 recover=False,
                 drain=self._drain,
-                observers=[self.watch.take],
+                observers=[self.watch.take, self._note],
             )
             try:
                 async with self._coordinator:
                     yield self
             finally:
                 self.watch.end()
+
+    def _note(self, saga_id: str, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.type in (e.STARTED, e.UNDO_STARTED):
+                self._running[saga_id, event.node] = None
+            else:
+                self._running.pop((saga_id, event.node), None)
 
     # -- signals -----------------------------------------------------------
 
@@ -141,7 +152,7 @@ class Session:
         self._signal.set()
         if self._coordinator is not None:
             self._coordinator.stop()  # at once: what is said below must be true when it is read
-        running = [path for progress in self.watch.sagas.values() for path in progress.running()]
+        running = [path for _, path in self._running]
         if running:
             names = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
             self.out.hint(

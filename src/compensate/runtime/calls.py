@@ -314,7 +314,9 @@ class Caller:
                 if seconds is not None:  # waiting for a thread to be free does not count
                     left = begun[0] + seconds - loop.time() if begun else seconds
         except asyncio.CancelledError:
-            if not future.done():
+            if future.done():
+                _hear(future)
+            else:
                 self._linger(i, future)
             raise
         if future.done():
@@ -331,8 +333,7 @@ class Caller:
         execution.lingering += 1
 
         def ended(future: asyncio.Future[Any]) -> None:
-            if not future.cancelled():
-                future.exception()  # its outcome came too late to count
+            _hear(future)
             execution.lingering -= 1
             last = execution
             while last.heir is not None:
@@ -341,6 +342,12 @@ class Caller:
             last.wake()
 
         future.add_done_callback(ended)
+
+
+def _hear(future: asyncio.Future[Any]) -> None:
+    """Look at an outcome that came too late to count, so that the loop does not report it besides."""
+    if not future.cancelled():
+        future.exception()
 
 
 class _Unreadable(Exception):
