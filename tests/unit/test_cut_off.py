@@ -239,6 +239,7 @@ def test_an_event_loop_that_is_closed_under_a_running_saga_makes_no_further_nois
     loop.run_until_complete(begin())
     loop.set_exception_handler(lambda _loop, _context: None)  # asyncio's own: tasks were pending
     loop.close()
+    gc.collect()  # what other tests have left
     complaints: list[object] = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda args: complaints.append(args.exc_value)
     try:

@@ -92,6 +92,9 @@ class Crew:
             if not execution.abandoned:
                 execution.caller.cut_off(i, error)
             raise
+        except GeneratorExit:
+            execution.ended = True  # its loop is gone, and with it all who could be woken
+            raise
         except BaseException as error:
             execution.broken(error)
             if not isinstance(error, Exception) and task is not None:
