@@ -33,17 +33,33 @@ class TypeCodec(Generic[T]):
         encode: Gives JSON in UTF-8, the same bytes for equal values in every process, up to the order of dict keys,
             which is kept. Raises `SerializeFailed`, naming `where` and the path to the offending part.
         decode: Gives the value back. Raises `DeserializeFailed`, naming `where`.
+        attempt: As `decode`, but raises whatever went wrong: for who cannot spare a call.
+        explain: Makes of that what `decode` raises.
     """
 
-    __slots__ = ("decode", "encode", "type", "where")
+    __slots__ = ("attempt", "decode", "encode", "explain", "type", "where")
 
     def __init__(
-        self, type: Any, where: str, encode: Callable[[T], bytes], decode: Callable[[bytes], T]
+        self,
+        type: Any,
+        where: str,
+        encode: Callable[[T], bytes],
+        attempt: Callable[[bytes], T],
+        explain: Callable[[Exception], DeserializeFailed],
     ) -> None:
         self.type = type
         self.where = where
         # Closures in slots, not methods: this lies on the path of every action.
         self.encode: Callable[[T], bytes] = encode
+        self.attempt: Callable[[bytes], T] = attempt
+        self.explain: Callable[[Exception], DeserializeFailed] = explain
+
+        def decode(data: bytes) -> T:
+            try:
+                return attempt(data)
+            except Exception as error:
+                raise explain(error) from error
+
         self.decode: Callable[[bytes], T] = decode
 
     def __repr__(self) -> str:
@@ -66,7 +82,7 @@ def type_codec(tp: Any, *, where: str) -> TypeCodec[Any]:
         compiled = _Compiled(tp)
     except Unsupported as error:
         raise DefinitionError(f"{where}: `{type_name(tp)}` cannot be stored: {error}") from None
-    return TypeCodec(tp, where, _encode_at(compiled, where), _decode_at(compiled, where))
+    return TypeCodec(tp, where, _encode_at(compiled, where), compiled.decode, _explained(compiled, where))
 
 
 def encode_any(value: object, *, where: str) -> bytes:
@@ -234,16 +250,13 @@ def _encode_at(compiled: _Compiled, where: str) -> Callable[[Any], bytes]:
     return encode_checked
 
 
-def _decode_at(compiled: _Compiled, where: str) -> Callable[[bytes], Any]:
-    decode = compiled.decode
+def _explained(compiled: _Compiled, where: str) -> Callable[[Exception], DeserializeFailed]:
+    def explain(error: Exception) -> DeserializeFailed:
+        failed = DeserializeFailed(
+            f"{where}: stored data do not decode as `{type_name(compiled.tp)}`: {error}; bring back code that "
+            "reads them (a new field needs a default, a removed name must stay readable)"
+        )
+        failed.__cause__ = error
+        return failed
 
-    def decode_or_explain(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except Exception as error:
-            raise DeserializeFailed(
-                f"{where}: stored data do not decode as `{type_name(compiled.tp)}`: {error}; bring back code that "
-                "reads them (a new field needs a default, a removed name must stay readable)"
-            ) from error
-
-    return decode_or_explain
+    return explain

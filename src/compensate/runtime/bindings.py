@@ -25,13 +25,15 @@ Decode = Callable[[bytes], Any]
 class Input:
     """One argument: where it comes from, and how it is decoded."""
 
-    __slots__ = ("decode", "expr", "name", "source")
+    __slots__ = ("attempt", "decode", "explain", "expr", "name", "source")
 
-    def __init__(self, name: str, expr: Expr | None, decode: Decode, source: int) -> None:
+    def __init__(self, name: str, expr: Expr | None, codec: TypeCodec[Any], source: int) -> None:
         self.name = name
         self.expr = expr
         """`None`: the element of the fan-out."""
-        self.decode = decode
+        self.decode: Decode = codec.decode
+        self.attempt: Decode = codec.attempt
+        self.explain = codec.explain
         self.source = source
         """Index of the action node whose whole output it is, or -1."""
 
@@ -41,8 +43,10 @@ class Bound:
 
     __slots__ = (
         "action",
+        "attempt",
         "decode",
         "encode",
+        "explain",
         "fn",
         "keyword",
         "link",
@@ -81,7 +85,7 @@ class Bound:
                 if kinds[index] == ACTION:
                     source = index
             into = self.keyword if gap or name in action.keyword_only else self.positional
-            into.append(Input(name, expr, codec.decode, source))
+            into.append(Input(name, expr, codec, source))
         self.plain = action.is_async and not action.takes_ctx and not self.keyword and spec.timeout is None
         """Whether the shortest way of calling it will do."""
         self.link: Input | None = None
@@ -89,6 +93,8 @@ class Bound:
         if self.plain and len(self.positional) == 1:
             self.link = self.positional[0]
         self.decode: Decode = action.output.decode
+        self.attempt: Decode = action.output.attempt
+        self.explain = action.output.explain
         self.undo_link: Callable[..., Any] | None = None
         """Its undo, if the shortest way of calling it will do."""
         if (
@@ -108,6 +114,12 @@ class Link(NamedTuple):
     node: int
     source: int
     """Place in the chain of the node whose output it takes; -1: it takes something else."""
+    attempt: Decode
+    """Decodes its argument, and does not explain what goes wrong."""
+    fn: Callable[..., Any]
+    encode: Callable[[Any], bytes]
+    after: str
+    """Name of the next node; empty if it is the last."""
 
 
 class Bindings:
@@ -144,12 +156,14 @@ class Bindings:
         if not line or self.plan.dag.output != Ref(self.plan.names[line[-1]]):
             return []
         links: list[Link] = []
-        for i in line:
+        names = [*(self.plan.names[i] for i in line), ""]
+        for place, i in enumerate(line):
             bound = self._bound[i]
             if bound.link is None:
                 return []
             source = line.index(bound.link.source) if bound.link.source >= 0 else -1
-            links.append(Link(bound, self.plan.names[i], i, source))
+            input_, fn, encode = bound.link, bound.fn, bound.encode
+            links.append(Link(bound, names[place], i, source, input_.attempt, fn, encode, names[place + 1]))
         return links
 
     @classmethod

@@ -122,7 +122,8 @@ class SagaExecutor(Generic[T]):
         else:
             self._plan = saga.plan
             self._bindings = _bindings(saga)
-        self._check(inject or {})
+        if inject:
+            self._check(inject)
         self._execution: Execution | None = None
         self._stored: Machine | None = None
         self._straight: Straight | None = None
@@ -268,23 +269,25 @@ class SagaExecutor(Generic[T]):
 
     def _decode(self, data: bytes) -> T:
         saga = self.saga
-        if isinstance(saga, Dag) or saga.output is None:
+        codec = None if isinstance(saga, Dag) else saga.output
+        if codec is None:
             output: T = r.from_json(data)
             return output
-        return saga.output.decode(data)  # type: ignore[no-any-return]
+        return codec.decode(data)  # type: ignore[no-any-return]
 
     async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
         """Store the saga; the execution that is to be driven, or `None` if it has completed the straight way."""
-        await self._open()
+        if not self._opened:
+            await self._open()
         saga = self.saga
         if isinstance(saga, Dag):
             params = _plain_params(saga, args, kwargs)
             encoded = r.encode_dag(saga)
-            name, fingerprint = saga.name, r.fingerprint(encoded)
+            name, fingerprint, seconds = saga.name, r.fingerprint(encoded), None
         else:
-            params, encoded = saga.encode_params(*args, **kwargs), saga.encoded
-            name, fingerprint = saga.name, saga.fingerprint
-        seconds = None if isinstance(saga, Dag) else saga.deadline
+            definition = saga.definition
+            params, encoded = saga.encode_params(*args, **kwargs), definition.encoded
+            name, fingerprint, seconds = saga.name, definition.fingerprint, saga.deadline
         if self._bindings.straight and not self._setting.inject and seconds is None:
             straight = self._straight = Straight(
                 self._bindings, self.id, self.store, self._setting.clock.now, self.events, self._take_over

@@ -115,23 +115,21 @@ class Straight:
             log.clear()
             raise
         append, saga_id = store.append, self.saga_id
-        seq, more = 2, len(links)
-        for bound, name, i, source in links:
-            link = bound.link
-            assert link is not None
+        seq = 2
+        for bound, name, i, source, attempt, fn, encode, after in links:
             self._place = i
             try:
-                argument = link.decode(outputs[source] if source >= 0 else self._given(bound, i, params))
-            except CompensateError as error:
-                self.take_over().caller.unreadable(i, error)
+                argument = attempt(outputs[source] if source >= 0 else self._given(bound, i, params))
+            except Exception as error:
+                self._unreadable(bound, i, error)
                 return
             try:
-                output = await bound.fn(argument)
+                output = await fn(argument)
             except BaseException as error:
                 await self._fail(bound, name, i, error)
                 return
             try:
-                data = bound.encode(output)
+                data = encode(output)
             except SerializeFailed as error:
                 self.take_over().caller.unstorable(i, error)
                 return
@@ -140,9 +138,8 @@ class Straight:
                 self.execution.machine.succeed(i, data, at)
                 return
             outputs.append(data)
-            more -= 1
-            if more:
-                follows = Event(seq + 2, 1, at, e.STARTED, links[-more].name, 1)
+            if after:
+                follows = Event(seq + 2, 1, at, e.STARTED, after, 1)
             else:
                 follows = Event(seq + 2, 1, at, e.SAGA_COMPLETED)
                 self.status = s.COMPLETED
@@ -156,8 +153,13 @@ class Straight:
                 return
             log += events
             seq += 2
-            if done is not None and await self._interfered(links[-more].node if more else -1):
+            if done is not None and await self._interfered(links[len(outputs)].node if after else -1):
                 return
+
+    def _unreadable(self, bound: Bound, i: int, error: Exception) -> None:
+        assert bound.link is not None
+        why = error if isinstance(error, CompensateError) else bound.link.explain(error)
+        self.take_over().caller.unreadable(i, why)
 
     async def _fail(self, bound: Bound, name: str, i: int, error: BaseException) -> None:
         """The action of node `i` raised: undo what came before, if that is as plain as can be."""
@@ -195,14 +197,14 @@ class Straight:
             self.outputs,
         )
         seq, more = len(log), len(back)
-        for bound, name, i, _ in back:
+        for bound, name, i, _, _, _, _, _ in back:
             assert bound.undo_link is not None
             self._place = i
             more -= 1
             try:
-                output = bound.decode(outputs[more])
-            except CompensateError as error:
-                self.take_over().caller.unreadable_output(i, error)
+                output = bound.attempt(outputs[more])
+            except Exception as error:
+                self.take_over().caller.unreadable_output(i, bound.explain(error))
                 return
             try:
                 await bound.undo_link(output)

@@ -197,8 +197,7 @@ class MemoryStore:
         for event in events:
             seq += 1
             if event.seq != seq or event.epoch != epoch:
-                seq = expected_seq
-                break
+                raise refusal(saga_id, epoch, expected_seq, events, epoch, expected_seq)
             if not event.node:
                 about_saga = True
         if seq == expected_seq:
