@@ -29,10 +29,6 @@ LAST: Final = -2
 """In `Plan.successor`: the saga's end."""
 
 
-LONGEST_STRAIGHT: Final = 64
-"""Most nodes of a `Plan.straight`: a longer chain has to let others have their turn."""
-
-
 class Scope:
     """The namespace of one subsaga (or of the saga): what its names and params stand for."""
 
@@ -66,8 +62,6 @@ class Plan:
             saga's end waits; else -1.
         predecessor: The action node for which alone this one waits; else -1.
         undoable: Whether each is an action node with an undo.
-        straight: All nodes in order, if the dag is nothing but a short chain of actions without `when`, fan-out or
-            pivot; else empty.
         bindings: Kept here by the runtime: the plan joined to code.
         elements: For each expanded fan-out (by end bracket) the range of its elements.
     """
@@ -94,7 +88,6 @@ class Plan:
         self.end = self.root.end
         self.successor, self.predecessor = self._links()
         self.undoable = [isinstance(spec, ActionNode) and spec.undo != "none" for spec in self.specs]
-        self.straight = self._straight()
         self.bindings: object = None
 
     # -- laying flat -------------------------------------------------------
@@ -189,20 +182,6 @@ class Plan:
             if len(before) == 1 and self.kinds[before[0]] == ACTION:
                 predecessor[i] = before[0]
         return successor, predecessor
-
-    def _straight(self) -> tuple[int, ...]:
-        first = self.dependants[ROOT]
-        if len(first) != 1 or self.kinds[first[0]] != ACTION or first[0] in self.asks or self.pivots:
-            return ()
-        line = first
-        while len(line) <= LONGEST_STRAIGHT:
-            after = self.successor[line[-1]]
-            if after == LAST:
-                return tuple(line)
-            if after < 0:
-                return ()
-            line = [*line, after]
-        return ()
 
     # -- fan-outs ----------------------------------------------------------
 

@@ -8,7 +8,7 @@ of today's code but its actions, by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from compensate.authoring import Action
 from compensate.codec import TypeCodec
@@ -25,15 +25,13 @@ Decode = Callable[[bytes], Any]
 class Input:
     """One argument: where it comes from, and how it is decoded."""
 
-    __slots__ = ("attempt", "decode", "explain", "expr", "name", "source")
+    __slots__ = ("decode", "expr", "name", "source")
 
     def __init__(self, name: str, expr: Expr | None, codec: TypeCodec[Any], source: int) -> None:
         self.name = name
         self.expr = expr
         """`None`: the element of the fan-out."""
         self.decode: Decode = codec.decode
-        self.attempt: Decode = codec.attempt
-        self.explain = codec.explain
         self.source = source
         """Index of the action node whose whole output it is, or -1."""
 
@@ -43,10 +41,8 @@ class Bound:
 
     __slots__ = (
         "action",
-        "attempt",
         "decode",
         "encode",
-        "explain",
         "fn",
         "keyword",
         "link",
@@ -93,8 +89,6 @@ class Bound:
         if self.plain and len(self.positional) == 1:
             self.link = self.positional[0]
         self.decode: Decode = action.output.decode
-        self.attempt: Decode = action.output.attempt
-        self.explain = action.output.explain
         self.undo_link: Callable[..., Any] | None = None
         """Its undo, if the shortest way of calling it will do."""
         if (
@@ -104,22 +98,6 @@ class Bound:
             and spec.undo_timeout is None
         ):
             self.undo_link = action.undo_fn
-
-
-class Link(NamedTuple):
-    """One node of a chain, with all that running it the straight way takes."""
-
-    bound: Bound
-    name: str
-    node: int
-    source: int
-    """Place in the chain of the node whose output it takes; -1: it takes something else."""
-    attempt: Decode
-    """Decodes its argument, and does not explain what goes wrong."""
-    fn: Callable[..., Any]
-    encode: Callable[[Any], bytes]
-    after: str
-    """Name of the next node; empty if it is the last."""
 
 
 class Bindings:
@@ -145,26 +123,6 @@ class Bindings:
                 bound = made[which] = Bound(spec, find(spec.action), plan.scopes[i], plan.kinds)
             self._bound[i] = bound
         self.list: list[Bound | None] = [self._bound.get(i) for i in range(len(plan.names))]
-        self.straight = self._straight()
-        plain = [link.bound.undo_link is not None for link in self.straight]
-        self.straight_back = plain.index(False) if False in plain else len(plain)
-        """How many nodes, from the first, have an undo that is as plain."""
-
-    def _straight(self) -> list[Link]:
-        """The links of the dag's one chain, if its sagas can be run the straight way; else nothing. See `straight`."""
-        line = self.plan.straight
-        if not line or self.plan.dag.output != Ref(self.plan.names[line[-1]]):
-            return []
-        links: list[Link] = []
-        names = [*(self.plan.names[i] for i in line), ""]
-        for place, i in enumerate(line):
-            bound = self._bound[i]
-            if bound.link is None:
-                return []
-            source = line.index(bound.link.source) if bound.link.source >= 0 else -1
-            input_, fn, encode = bound.link, bound.fn, bound.encode
-            links.append(Link(bound, names[place], i, source, input_.attempt, fn, encode, names[place + 1]))
-        return links
 
     @classmethod
     def unbound(cls, plan: Plan, why: str) -> Bindings:
@@ -172,7 +130,6 @@ class Bindings:
         bindings = object.__new__(cls)
         bindings.plan = plan
         bindings.missing = why
-        bindings.straight = []
         return bindings
 
     def of(self, i: int, machine: Fold) -> Bound:

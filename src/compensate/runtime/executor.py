@@ -34,7 +34,6 @@ from compensate.runtime.ids import ids
 from compensate.runtime.inject import ADVICE, Inject, misfit
 from compensate.runtime.runs import ending, error_of, output_of
 from compensate.runtime.setting import Setting
-from compensate.runtime.straight import Straight
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
 
@@ -126,7 +125,6 @@ class SagaExecutor(Generic[T]):
             self._check(inject)
         self._execution: Execution | None = None
         self._stored: Machine | None = None
-        self._straight: Straight | None = None
         self._cut_off = False
 
     def _check(self, inject: Mapping[str, Inject]) -> None:
@@ -233,28 +231,23 @@ class SagaExecutor(Generic[T]):
         except BaseException:
             self._cut_off = bool(self.events)  # the next call goes on from the log
             raise
-        if execution is None:
-            assert self._straight is not None
-            if self._straight.error is not None:
-                raise self._straight.error
-            return self._decode(self._straight.outputs[-1])
         machine = execution.machine
         if machine.status != s.COMPLETED:
             raise ending(machine, execution.exceptions)
         return self._decode(execution.values.output(machine.plan.end))
 
-    async def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
-        """Run to the end; `None` if that went the straight way."""
+    async def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution:
+        """Run to the end."""
         if self._cut_off:
             self._execution = await self._go_on()
             self._cut_off = False
         if self._execution is None:
             if self._stored is not None:
                 self._execution = await self._go_on()
-            elif self._straight is None:
+            else:
                 self._execution = await self._begin(args, kwargs)
         execution = self._execution
-        if execution is not None and not execution.ended:
+        if not execution.ended:
             await self._drive(execution)
         return execution
 
@@ -275,8 +268,8 @@ class SagaExecutor(Generic[T]):
             return output
         return codec.decode(data)  # type: ignore[no-any-return]
 
-    async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
-        """Store the saga; the execution that is to be driven, or `None` if it has completed the straight way."""
+    async def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution:
+        """The execution of a new saga; it is stored with its first step."""
         if not self._opened:
             await self._open()
         saga = self.saga
@@ -288,20 +281,6 @@ class SagaExecutor(Generic[T]):
             definition = saga.definition
             params, encoded = saga.encode_params(*args, **kwargs), definition.encoded
             name, fingerprint, seconds = saga.name, definition.fingerprint, saga.deadline
-        if self._bindings.straight and not self._setting.inject and seconds is None:
-            straight = self._straight = Straight(
-                self._bindings, self.id, self.store, self._setting.clock.now, self.events, self._take_over
-            )
-
-            def new(events: list[Event], at: float) -> NewSaga:
-                return NewSaga(self.id, name, fingerprint, encoded, events, s.RUNNING, at)
-
-            try:
-                await straight.run(params, new, OWNER)
-            except CompensateError:
-                self._straight = None
-                raise
-            return straight.execution
         machine = Machine(self._plan, self.id, 1, self._grace)
         now = self._setting.clock.now()
         machine.create(params, now, None if seconds is None else now + seconds)
@@ -310,11 +289,6 @@ class SagaExecutor(Generic[T]):
             return NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
 
         return self._execute(machine, created)
-
-    def _take_over(self, machine: Machine) -> Execution:
-        machine.grace = self._grace
-        execution = self._execution = self._execute(machine)
-        return execution
 
     def _execute(self, machine: Machine, new: Callable[[list[Event]], NewSaga] | None = None) -> Execution:
         execution = Execution(machine, self._bindings, self._setting, new)
@@ -353,9 +327,6 @@ class SagaExecutor(Generic[T]):
         """
         ask = verbs.Ask(who, reason)
         execution = self._execution
-        straight = self._straight
-        if execution is None and straight is not None and straight.status not in s.ENDS:
-            execution = straight.take_over()
         if execution is not None and not execution.ended:
             await execution.request(
                 lambda execution, now: execution.machine.roll_back(now, who=ask.who, why=ask.why)
@@ -363,7 +334,7 @@ class SagaExecutor(Generic[T]):
             return
         if execution is not None:
             exceptions = execution.exceptions
-        elif self._stored is not None or straight is not None:
+        elif self._stored is not None:
             exceptions = {}
         else:
             raise IllegalRequest(
@@ -385,10 +356,7 @@ class SagaExecutor(Generic[T]):
         if self._execution is not None:
             return self._execution.machine
         if self._stored is None:
-            folded = Machine.fold(self._plan, self.id, self.events, 1, self._grace)
-            if self._straight is None or folded.status not in s.ENDS:
-                return folded
-            self._stored = folded
+            return Machine.fold(self._plan, self.id, self.events, 1, self._grace)
         return self._stored
 
     def completed_nodes(self) -> list[str]:
