@@ -20,7 +20,6 @@ from compensate.core.names import check_saga_id
 from compensate.core.plan import Plan
 from compensate.errors import (
     ActionFailed,
-    CompensateError,
     DefinitionError,
     IllegalRequest,
     ParamsInvalid,
