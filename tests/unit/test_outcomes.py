@@ -1,4 +1,4 @@
-"""What an exception, a time limit or a cancellation means for a node: the table in `runtime.calls`, row by row."""
+"""What an exception, a time limit or a cancellation means for a node: the table in `runtime.calls.outcomes`, row by row."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _of(events: list[Event], node: str = "act") -> list[tuple[str, Any]]:
     ("error", "kind", "clean", "reason"),
     [
         (ValueError("no"), e.FAILED, False, None),
-        (TimeoutError("the other side's"), e.FAILED, False, None),
+        (TimeoutError("the other side's"), e.IN_DOUBT, None, "unknown"),
         (Permanent("never"), e.FAILED, False, None),
         (NoEffect("nothing"), e.FAILED, True, None),
         (Unknown("perhaps"), e.IN_DOUBT, None, "unknown"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from inspect import Parameter
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, final, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, final, overload
 
 from compensate.authoring.context import Ctx
 from compensate.authoring.placing import DEFAULT, Place, Placed
@@ -52,6 +52,7 @@ class Action(Generic[P, T]):
         output: Codec of what it returns.
         retry: When its action is tried again.
         timeout: Seconds for one attempt, or `None`.
+        unknown: Exception classes that leave the node in doubt when its action raises one.
         pivot: Whether the saga only goes forward after its success.
         label: For pictures.
         undo_fn: The undo, or `None`.
@@ -70,6 +71,7 @@ class Action(Generic[P, T]):
         name: str | None = None,
         retry: Retry = ONCE,
         timeout: float | None = None,
+        unknown: type[BaseException] | Iterable[type[BaseException]] = TimeoutError,
         pivot: bool = False,
         label: str = "",
     ) -> None:
@@ -90,6 +92,7 @@ class Action(Generic[P, T]):
         _check_settings(self.where, label, retry)
         self.retry = retry
         self.timeout = check_timeout(timeout, self.where)
+        self.unknown = _exception_classes(unknown, self.where)
         self.pivot = bool(pivot)
         self.label = label
         self.undo_fn: Callable[..., Any] | None = None
@@ -346,6 +349,7 @@ def action(
     name: str | None = ...,
     retry: Retry = ...,
     timeout: float | None = ...,
+    unknown: type[BaseException] | Iterable[type[BaseException]] = ...,
     pivot: bool = ...,
     label: str = ...,
 ) -> ActionDecorator: ...
@@ -356,6 +360,7 @@ def action(
     name: str | None = None,
     retry: Retry = ONCE,
     timeout: float | None = None,
+    unknown: type[BaseException] | Iterable[type[BaseException]] = TimeoutError,
     pivot: bool = False,
     label: str = "",
 ) -> Action[..., Any] | ActionDecorator:
@@ -373,6 +378,9 @@ def action(
             sagas look for it, so give the old name when you rename the function.
         retry: When the action is tried again; never by default.
         timeout: Seconds for one attempt. One that takes longer is in doubt.
+        unknown: Exception classes after which nobody can tell whether the action took effect, such as the read timeout
+            of an HTTP client: they leave the node in doubt, as raising `Unknown` does. What is given here takes the
+            place of the default, `TimeoutError`; an error that is a `NoEffect` too stays clean.
         pivot: The saga only goes forward once this action has succeeded.
         label: For pictures.
 
@@ -380,7 +388,9 @@ def action(
         DefinitionError: No function, an annotation missing or of a type that cannot be stored, variadic parameters.
         NameInvalid: The name cannot be used.
     """
-    decorator = ActionDecorator(name=name, retry=retry, timeout=timeout, pivot=pivot, label=label)
+    decorator = ActionDecorator(
+        name=name, retry=retry, timeout=timeout, unknown=unknown, pivot=pivot, label=label
+    )
     return decorator if fn is None else decorator(fn)
 
 
@@ -391,6 +401,18 @@ def check_timeout(timeout: object, where: str) -> float | None:
     if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
         raise DefinitionError(f"{where}: timeout is {timeout!r}; give seconds above 0, or None for no limit")
     return float(timeout)
+
+
+def _exception_classes(given: object, where: str) -> tuple[type[BaseException], ...]:
+    listed = cast("Iterable[object]", given if isinstance(given, Iterable) else (given,))
+    classes: list[type[BaseException]] = []
+    for one in listed:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise DefinitionError(
+                f"{where}: unknown holds {one!r}; give exception classes, as unknown=(ConnectionError, TimeoutError)"
+            )
+        classes.append(one)
+    return tuple(classes)
 
 
 def _check_settings(where: str, label: object, *retries: object) -> None:

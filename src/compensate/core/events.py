@@ -45,11 +45,24 @@ Cause = Literal["failure", "request", "deadline"]
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A user's error as data."""
+    """A user's error as data.
+
+    Attributes:
+        type: Qualified name of its class.
+        message: Its text; of a group, with those of its leaves.
+        traceback: Where it was raised, a line a frame.
+        notes: What `add_note` has added.
+        causes: The errors that it was raised from, or while they were handled, nearest first. They have no causes of
+            their own here.
+        leaves: Of an exception group, the exceptions in it and in its groups that are no groups themselves.
+    """
 
     type: str
     message: str = ""
     traceback: str = ""
+    notes: tuple[str, ...] = ()
+    causes: tuple[ErrorInfo, ...] = ()
+    leaves: tuple[ErrorInfo, ...] = ()
 
 
 class Created(msgspec.Struct, frozen=True, omit_defaults=True):

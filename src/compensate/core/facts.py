@@ -15,6 +15,7 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.names import key
 from compensate.core.plan import ACTION, Plan
+from compensate.core.policy import Retry
 
 
 class Facts(Fold):
@@ -73,7 +74,7 @@ class Facts(Fold):
         error: e.ErrorInfo,
         now: float,
         *,
-        kinds: Sequence[str] = (),
+        kinds: Sequence[Sequence[str]] = (),
         clean: bool = False,
         permanent: bool = False,
     ) -> None:
@@ -83,7 +84,8 @@ class Facts(Fold):
             i: Index of the node.
             error: What it raised.
             now: The time.
-            kinds: Qualified names of the error's class and its bases; `Retry.on` and `never` are held against them.
+            kinds: For each leaf of the error (itself, if it is no group) the qualified names of its class and bases.
+                `Retry.on` and `never` are held against each: all leaves must allow another attempt.
             clean: It said that nothing under its key happened (`NoEffect`): clears earlier doubts.
             permanent: Do not try again.
         """
@@ -102,19 +104,19 @@ class Facts(Fold):
         now: float,
         *,
         error: e.ErrorInfo | None = None,
-        kinds: Sequence[str] = (),
+        kinds: Sequence[Sequence[str]] = (),
         permanent: bool = False,
     ) -> None:
         """The running action of node `i` may or may not have taken effect. Arguments as for `fail`."""
         retry_at = None if permanent else self._retry_at(i, kinds, now)
         self._record_node(e.IN_DOUBT, i, self.attempt[i], now, e.InDoubt(reason, error, retry_at))
 
-    def _retry_at(self, i: int, kinds: Sequence[str], now: float) -> float | None:
+    def _retry_at(self, i: int, kinds: Sequence[Sequence[str]], now: float) -> float | None:
         if self.rollback is not None and i not in self._rerun:
             return None  # S4: nothing starts again; it is undone
         failures = self.failures.get(i, 0) + 1
         retry = self.plan.action(i).retry
-        if not retry.allows(failures, kinds):
+        if not _allows(retry, failures, kinds):
             return None
         return now + retry.delay(failures, key(self.saga_id, self.plan.names[i], "do"))
 
@@ -128,14 +130,14 @@ class Facts(Fold):
         error: e.ErrorInfo,
         now: float,
         *,
-        kinds: Sequence[str] = (),
+        kinds: Sequence[Sequence[str]] = (),
         permanent: bool = False,
     ) -> None:
         """The running undo of node `i` raised or timed out. Arguments as for `fail`."""
         failures = self.undo_failures.get(i, 0) + 1
         retry = self.plan.action(i).undo_retry
         retry_at = None
-        if not permanent and retry.allows(failures, kinds):
+        if not permanent and _allows(retry, failures, kinds):
             retry_at = now + retry.delay(failures, key(self.saga_id, self.plan.names[i], "undo"))
         self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, e.UndoFailed(error, retry_at))
 
@@ -207,3 +209,8 @@ class Facts(Fold):
             and not self._queued[i]
         ):
             self._turn(i)
+
+
+def _allows(retry: Retry, failures: int, kinds: Sequence[Sequence[str]]) -> bool:
+    """Whether every leaf of what was raised allows another attempt."""
+    return all(retry.allows(failures, names) for names in kinds or ((),))

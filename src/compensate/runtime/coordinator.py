@@ -9,7 +9,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -31,6 +31,7 @@ from compensate.errors import (
 )
 from compensate.runtime import signals, verbs
 from compensate.runtime.adoption import Adoption
+from compensate.runtime.calls.threads import Countdown, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
@@ -121,7 +122,7 @@ class Coordinator:
         self._stop_on = stop_on
         self._clock = clock or SystemClock()
         self.slots = Slots(max_actions)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compensate")
+        self._pool = WorkerPool(threads)
         self._setting = Setting(
             self.store,
             self._clock,
@@ -219,15 +220,37 @@ class Coordinator:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        # What still waits for a thread must not begin now: its saga will be run by others.
+        self._pool.shutdown(wait=False, cancel_futures=True)
         try:
-            await self.store.leave(self.owner)
+            await self._leave()
         finally:
             await self.store.close()
-            # Threads of actions that timed out may go on; nobody waits for them here. What still waits for a thread
-            # must not begin now: its saga is somebody else's.
-            self._pool.shutdown(wait=False, cancel_futures=True)
             signals.let_go(self._stop_on)
             self._stopped.set()
+
+    async def _leave(self) -> None:
+        """Release all sagas but those whose functions still run in a thread here: no other process may touch them yet.
+
+        They stay owned until their threads have ended, or the process has.
+        """
+        running = {job: saga_id for job, saga_id in self._setting.left_behind.items() if not job.over}
+        kept = sorted(set(running.values()))
+        if not kept:
+            await self.store.leave(self.owner)
+            return
+        await self.store.leave(self.owner, keep=kept)
+        logger.warning(
+            "coordinator %s: closed while the functions of %d sagas still run in threads (%s); they stay owned by it "
+            "until those have ended",
+            self.owner,
+            len(kept),
+            ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else ""),
+            extra={"owner": self.owner},
+        )
+        left = Countdown(len(running), partial(self.store.retire, self.owner))
+        for job in running:
+            job.watch(left.one_less)
 
     async def serve(self) -> None:
         """Run sagas until a signal of `stop_on` (or SIGTERM, SIGINT if none is named) arrives, then drain."""

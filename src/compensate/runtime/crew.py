@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from compensate.core.commands import RunAction, RunUndo
@@ -51,7 +52,9 @@ class Crew:
         """See that so many tasks are about to begin, if there is work for them."""
         for _ in range(min(count, len(self._waiting)) - self._hired):
             self._hired += 1
-            asyncio.create_task(self._work())  # noqa: RUF006 - until it begins the loop holds it, then `running` does
+            # Whoever hires may be a task in which an action has changed the context. Until it begins the loop holds
+            # the new task, then `running` does.
+            asyncio.create_task(self._work(), context=self._execution.base.copy())  # noqa: RUF006
 
     async def _work(self) -> None:
         task = asyncio.current_task()
@@ -60,6 +63,7 @@ class Crew:
         if slots is not None:
             holder = Holder(slots, lambda: task in self.running.values())
             HOLDER.set(holder)
+        base = copy_context()
         self._hired -= 1
         self._at_work += 1
         try:
@@ -70,7 +74,7 @@ class Crew:
                 # Where many have to wait, the rest will too: as many again are to begin in the loop's next turn.
                 if self._waiting and self._hired < (wanted := self._at_work - 1 or 1):
                     self._hire(wanted)
-                await self._run(command, task, holder)
+                await self._run(command, task, holder, base)
             self._hire(1)
         finally:
             self._at_work -= 1
@@ -78,16 +82,20 @@ class Crew:
                 self._hire(1)  # this task was cancelled, and others wait
 
     async def _run(
-        self, command: RunAction | RunUndo, task: asyncio.Task[Any] | None, holder: Holder | None
+        self,
+        command: RunAction | RunUndo,
+        task: asyncio.Task[Any] | None,
+        holder: Holder | None,
+        base: Context,
     ) -> None:
         i = command.node
         self.running[i] = task
         execution = self._execution
         try:
             if i in execution.cancelled:  # before it was called
-                execution.caller.failed(i, asyncio.CancelledError())
+                execution.caller.cut_off(i, asyncio.CancelledError())
             else:
-                await execution.run(command)
+                await execution.run(command, base)
         except asyncio.CancelledError as error:
             if not execution.abandoned:
                 execution.caller.cut_off(i, error)
@@ -96,10 +104,7 @@ class Crew:
             execution.ended = True  # its loop is gone, and with it all who could be woken
             raise
         except BaseException as error:
-            execution.broken(error)
-            if not isinstance(error, Exception) and task is not None:
-                task.add_done_callback(_heard)
-                raise
+            execution.broken(error)  # the driver raises it on
         finally:
             del self.running[i]
             execution.take_back_cancel(i)
@@ -121,8 +126,3 @@ class Crew:
             if task is not None:
                 self._execution.caller.expire(i)
                 task.cancel()
-
-
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Look at what a task raised, so that the loop does not report it besides."""
-    task.exception()

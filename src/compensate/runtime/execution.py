@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, Final, TypeAlias
 
 from compensate.codec import records as r
@@ -27,7 +28,7 @@ from compensate.errors import (
 )
 from compensate.runtime import stretch
 from compensate.runtime.bindings import Bindings
-from compensate.runtime.calls import Caller
+from compensate.runtime.calls.invoke import Caller
 from compensate.runtime.crew import Crew
 from compensate.runtime.setting import Setting
 from compensate.runtime.slots import Holder
@@ -67,14 +68,14 @@ class Execution(Writing):
         self.cancelled: set[int] = set()
         """Nodes whose action was cancelled because a rollback's grace was over."""
         self.caller = Caller(self)
+        self.base: Context = copy_context()
+        """The context variables that every action and undo of this saga begins with."""
 
     stopping = False
     abandoned = False
     """What ran of it was cancelled on purpose."""
     heir: Execution | None = None
     """Who has gone on with the saga in this process since; it has to know of the threads that are left here."""
-    lingering = 0
-    """How many threads go on behind actions or undos that timed out."""
     _commands: list[Command] | None = None
     _waiter: asyncio.Future[None] | None = None
     _alarm: asyncio.TimerHandle | None = None
@@ -86,11 +87,6 @@ class Execution(Writing):
     _driver: asyncio.Task[Any] | None = None
     _has_news = False
     _broken: BaseException | None = None  # what a task raised that is no outcome of an action
-
-    def in_place(self, i: int, task: asyncio.Task[Any] | None) -> None:
-        """Node `i` is already running, in `task`."""
-        self.place = i
-        self._driver = task
 
     def in_flight(self) -> Container[int]:
         """The nodes whose action or undo runs here."""
@@ -122,6 +118,7 @@ class Execution(Writing):
         """
         self.place = -1
         self._driver = asyncio.current_task()
+        self.base = copy_context()
         try:
             if self._side is not None:
                 side, self._side = self._side, None
@@ -165,7 +162,7 @@ class Execution(Writing):
         self.place = command.node
         try:
             if not self.machine.calm or self.setting.inject:
-                await self.run(command)
+                await self.run(command, self.base)
             elif isinstance(command, RunAction):
                 await stretch.forward(self, command.node)
             else:
@@ -181,11 +178,11 @@ class Execution(Writing):
                 side, self._side = self._side, None
                 await side
 
-    def run(self, command: RunAction | RunUndo) -> Coroutine[Any, Any, None]:
-        """Run an action or undo, and tell the machine what came of it."""
+    def run(self, command: RunAction | RunUndo, base: Context) -> Coroutine[Any, Any, None]:
+        """Run an action or undo, and tell the machine what came of it. `base`: the context of the task."""
         if isinstance(command, RunAction):
-            return self.caller.act(command.node, command.attempt)
-        return self.caller.undo(command.node, command.attempt)
+            return self.caller.act(command.node, command.attempt, base)
+        return self.caller.undo(command.node, command.attempt, base)
 
     def _next(self) -> list[Command]:
         """Ask the machine, within the room that there is."""
@@ -372,14 +369,6 @@ class Execution(Writing):
             self.caller.expire(self.place)
             self._driver.cancel()
         self.crew.abandon()
-
-    async def give_up(self) -> None:
-        """Cancel what still runs beside the driver, and wait until it has ended. Ask again if that is cut off."""
-        if not self.abandoned:  # what is cleaning up is not to be disturbed
-            self.abandon()
-        running = self.crew.tasks()
-        if running:
-            await asyncio.wait(running)
 
     def forsake(self) -> None:
         """The saga is given up. If something runs yet, or waits to be written: nothing more is written here."""

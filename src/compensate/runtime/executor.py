@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, Self, TypeVar, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import encode_any
@@ -27,6 +28,7 @@ from compensate.errors import (
 )
 from compensate.runtime import trace, verbs
 from compensate.runtime.bindings import Bindings
+from compensate.runtime.calls.threads import WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
@@ -42,6 +44,8 @@ V = TypeVar("V")
 logger = logging.getLogger("compensate")
 
 OWNER = "executor"
+THREADS: Final = 32
+"""How many plain functions an executor runs at once, unless it is given a pool."""
 
 
 class SagaExecutor(Generic[T]):
@@ -58,7 +62,7 @@ class SagaExecutor(Generic[T]):
         store: An open store or a url; in memory by default.
         deps: Given to actions and undos as `ctx.deps`.
         clock: Where time comes from.
-        pool: Where plain functions run; the event loop's own pool by default.
+        pool: Where plain functions run; by default, up to 32 threads of its own.
         inject: Faults on order, by path of node; for one that could never fire, `DefinitionError`.
         grace: Seconds for which a rollback by request waits for running actions.
     """
@@ -125,6 +129,7 @@ class SagaExecutor(Generic[T]):
         self._execution: Execution | None = None
         self._stored: Machine | None = None
         self._cut_off = False
+        self._task: asyncio.Task[BaseException | None] | None = None
 
     def _check(self, inject: Mapping[str, Inject]) -> None:
         """Refuse faults that could never fire."""
@@ -229,6 +234,8 @@ class SagaExecutor(Generic[T]):
             execution = await self._run(args, kwargs)
         except BaseException:
             self._cut_off = bool(self.events)  # the next call goes on from the log
+            if not self._cut_off and self._stored is None:
+                self._execution = None  # it was never stored
             raise
         machine = execution.machine
         if machine.status != s.COMPLETED:
@@ -251,13 +258,41 @@ class SagaExecutor(Generic[T]):
         return execution
 
     async def _drive(self, execution: Execution) -> None:
+        """Run an execution to its end, in a task of its own: only then is it certain who cancelled what.
+
+        An action may turn the cancellation of its task into any other exception. The cancellation of whoever waits
+        here is seen here, whatever the action makes of it.
+        """
+        pool = None
+        if self._setting.pool is None:
+            pool = self._setting.pool = WorkerPool(THREADS)
+        task = self._task = asyncio.create_task(_ended(execution))
         try:
-            await execution.drive()
+            await asyncio.wait({task})
+            if (error := task.result()) is not None:
+                raise error
         except BaseException:
             self._cut_off = True
-            # Cancelled by a time limit, say. Who goes on from the log must not meet what still ran side by side here.
-            await execution.give_up()
+            # Whatever goes on from the log must not meet what still runs here.
+            await self._give_up(execution)
             raise
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._setting.pool = None
+
+    async def _give_up(self, execution: Execution) -> None:
+        """Cancel what runs of an execution and wait until it has ended. May be called again if it was cancelled."""
+        task = self._task
+        if not execution.abandoned:  # cleaning up must not be disturbed
+            execution.abandon()
+            if task is not None:
+                task.cancel()
+        running = execution.crew.tasks()
+        if task is not None and not task.done():
+            running.append(task)
+        if running:
+            await asyncio.wait(running)
 
     def _decode(self, data: bytes) -> T:
         saga = self.saga
@@ -300,7 +335,7 @@ class SagaExecutor(Generic[T]):
         await self._open()
         old = self._execution
         if old is not None:
-            await old.give_up()  # it may just be doing so, or have been cut off in that too
+            await self._give_up(old)  # it may just be doing so, or have been cut off in that too
         now = self._setting.clock.now()
         stored = await self.store.claim_one(self.id, OWNER, now)
         if stored is None:
@@ -392,6 +427,15 @@ class SagaExecutor(Generic[T]):
     def execution_trace(self) -> list[trace.TraceRecord]:
         """Every attempt of an action or undo, with times, in the order in which they started."""
         return trace.trace(self.fold, self.events)
+
+
+async def _ended(execution: Execution) -> BaseException | None:
+    """Drive to the end. What ends the program is handed over: raised in a task, it would end the event loop."""
+    try:
+        await execution.drive()
+    except (KeyboardInterrupt, SystemExit) as error:
+        return error
+    return None
 
 
 def _bindings(saga: Saga[..., Any]) -> Bindings:

@@ -2,24 +2,99 @@
 
 from __future__ import annotations
 
+from os.path import dirname
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
 from compensate.core import events as e
 from compensate.core.policy import qualified
 from compensate.errors import ActionFailed
 
 _LONGEST_MESSAGE: Final = 8_000
+_LONGEST_LEAF: Final = 400
+"""Of each leaf's text in the message of a group."""
 _MOST_FRAMES: Final = 20
+_MOST_NOTES: Final = 20
+_MOST_CAUSES: Final = 8
+_MOST_LEAVES: Final = 16
+_HERE: Final = dirname(__file__)  # noqa: PTH120 - pathlib would cost every import of the package 3 ms
 
 
 def error_info(error: BaseException) -> e.ErrorInfo:
-    """What the log keeps of an error: class, text, and where it was raised. Never fails, whatever `__str__` does."""
+    """What the log keeps of an error: class, text, place, notes, causes, and the leaves of a group.
+
+    It never fails, whatever the error's own methods do, and keeps a bounded amount of each.
+    """
+    leaves = _leaves(error)
+    causes = [_alone(cause, ()) for cause in _causes(error)]
+    info = _alone(error, leaves)
+    if not leaves and not causes:
+        return info
+    return e.ErrorInfo(
+        info.type,
+        info.message,
+        info.traceback,
+        info.notes,
+        tuple(causes),
+        tuple(_alone(leaf, ()) for leaf in leaves),
+    )
+
+
+def _alone(error: BaseException, leaves: list[BaseException] | tuple[()]) -> e.ErrorInfo:
+    """An error without those that belong to it."""
+    message = _text(error)
+    if leaves:
+        told = [f"{type(leaf).__name__}: {_text(leaf)[:_LONGEST_LEAF]}".rstrip(": ") for leaf in leaves]
+        message = f"{message}: {'; '.join(told)}"
+    notes: object = getattr(error, "__notes__", ())
+    kept = (
+        [str.__str__(note) for note in cast("list[object]", notes) if isinstance(note, str)]
+        if isinstance(notes, list)
+        else []
+    )
+    return e.ErrorInfo(
+        _storable(qualified(type(error))),
+        _storable(message),
+        _where(error.__traceback__),
+        tuple(_storable(note) for note in kept[:_MOST_NOTES]),
+    )
+
+
+def _text(error: BaseException) -> str:
     try:
-        message = str.__str__(str(error))  # a subclass of `str` cannot be stored
-    except Exception as broken:
-        message = f"<its text is not to be had: {type(broken).__name__}>"
-    return e.ErrorInfo(_storable(qualified(type(error))), _storable(message), _where(error.__traceback__))
+        return str.__str__(str(error))  # a subclass of `str` cannot be stored
+    except BaseException as broken:
+        return f"<its text is not to be had: {type(broken).__name__}>"
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The first leaves of a group; nothing for an error that is none."""
+    found: list[BaseException] = []
+    open_: list[BaseException] = [error] if isinstance(error, BaseExceptionGroup) else []
+    while open_ and len(found) < _MOST_LEAVES:
+        one = open_.pop()
+        if isinstance(one, BaseExceptionGroup):
+            open_.extend(reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions))
+        else:
+            found.append(one)
+    return found
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """What Python would print above an error: its cause, or what was being handled, and so on."""
+    found: list[BaseException] = []
+    seen = {id(error)}
+    one = error
+    while len(found) < _MOST_CAUSES:
+        behind = one.__cause__
+        if behind is None and not one.__suppress_context__:
+            behind = one.__context__
+        if behind is None or id(behind) in seen:
+            break
+        seen.add(id(behind))
+        found.append(behind)
+        one = behind
+    return found
 
 
 def _storable(text: str) -> str:
@@ -32,9 +107,10 @@ def _storable(text: str) -> str:
 
 def _where(traceback: TracebackType | None) -> str:
     # Frames by hand: formatting with source lines reads files and costs more than a whole rollback in memory.
-    # The outermost frame is the runtime's own.
+    # The outermost frames are the runtime's own.
     lines: list[str] = []
-    traceback = None if traceback is None else traceback.tb_next
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_HERE):
+        traceback = traceback.tb_next
     while traceback is not None:
         code = traceback.tb_frame.f_code
         lines.append(f'  File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_name}')
@@ -51,5 +127,19 @@ def kinds(error: BaseException) -> tuple[str, ...]:
 
 
 def revive(node: str, info: e.ErrorInfo) -> ActionFailed:
-    """The error as an exception, when the original object is not at hand."""
-    return ActionFailed(node, info.type, info.message, info.traceback)
+    """The error as an exception, when the original object is not at hand.
+
+    Its traceback shows causes, notes and leaves the way Python prints them, outermost cause first.
+    """
+    parts = [*(_shown(cause) + _BEHIND for cause in reversed(info.causes)), info.traceback, *info.notes]
+    parts += [_shown(leaf) for leaf in info.leaves]
+    return ActionFailed(node, info.type, info.message, "\n".join(part for part in parts if part))
+
+
+_BEHIND: Final = "\nThe next error came of the one above:"
+
+
+def _shown(info: e.ErrorInfo) -> str:
+    """An error with its place and notes, as text."""
+    head = f"{info.type}: {info.message}" if info.message else info.type
+    return "\n".join(part for part in (info.traceback, head, *info.notes) if part)

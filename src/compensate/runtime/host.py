@@ -286,7 +286,9 @@ class Host:
         """Nobody drives it any more. If it comes back here, what still runs of it has to be known."""
         execution.abandon()
         self._left[execution.id] = execution
-        self._left = {k: left for k, left in self._left.items() if left.crew.running or left.lingering}
+        self._left = {
+            k: left for k, left in self._left.items() if left.crew.running or left.machine.lingering
+        }
 
     async def _release(self, saga_id: str, epoch: int) -> None:
         done = self.setting.store.release(saga_id, epoch)

@@ -9,7 +9,8 @@ from typing import Any
 
 from compensate.core.events import Event
 from compensate.errors import DefinitionError, IllegalRequest
-from compensate.runtime.clock import Clock
+from compensate.runtime.calls.threads import Job
+from compensate.runtime.clock import Clock, SteadyClock
 from compensate.runtime.inject import Inject
 from compensate.runtime.slots import Slots
 from compensate.stores.base import Store
@@ -53,7 +54,7 @@ def check_page(status: object, limit: object) -> None:
 class Setting:
     """What the executions of one coordinator share."""
 
-    __slots__ = ("clock", "deps", "inject", "observers", "pool", "report", "slots", "store")
+    __slots__ = ("clock", "deps", "inject", "left_behind", "observers", "pool", "report", "slots", "store")
 
     def __init__(
         self,
@@ -68,10 +69,12 @@ class Setting:
         report: Callable[[str, BaseException], None],
     ) -> None:
         self.store = store
-        self.clock = clock
+        self.clock = SteadyClock(clock)
         self.deps = deps
         self.slots = slots
         self.pool = pool
         self.observers = observers
         self.inject: Mapping[str, Inject] = {} if inject is None else inject
         self.report = report
+        self.left_behind: dict[Job, str] = {}
+        """Plain functions that still run though nothing waits for them any more, with the ids of their sagas."""

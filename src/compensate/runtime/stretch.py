@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from compensate.errors import CompensateError, SerializeFailed
+from compensate.runtime.calls.outcomes import Outcome
 
 if TYPE_CHECKING:
     from compensate.runtime.execution import Execution
@@ -20,35 +20,18 @@ LONGEST: Final = 64
 
 async def forward(execution: Execution, i: int) -> None:
     """Run the action of node `i`, and of the links behind it, as long as nothing else is going on."""
-    machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
+    machine, caller, base = execution.machine, execution.caller, execution.base
     now, holder = execution.setting.clock.now, execution.holder
     seq = machine.seq
     for _ in range(LONGEST):
-        bound = bindings[i] if i < len(bindings) else None
-        if bound is None or bound.link is None:
-            await caller.act(i, machine.attempt[i])
-            return
-        link = bound.link
-        try:
-            given = machine.output[link.source] if link.source >= 0 else None
-            argument = link.decode(given or execution.values.data(link, bound, i))
-        except CompensateError as error:
-            caller.unreadable(i, error)
-            return
-        try:
-            output = await bound.fn(argument)
-        except BaseException as error:
-            caller.failed(i, error)
-            return
-        try:
-            data = bound.encode(output)
-        except SerializeFailed as error:
-            caller.unstorable(i, error)
+        given = await caller.invoke(i, machine.attempt[i], base)
+        if isinstance(given, Outcome):
+            caller.record(i, "do", given)
             return
         if machine.seq != seq or execution.machine is not machine or execution.stopping:
-            execution.machine.succeed(i, data, now())
+            execution.machine.succeed(i, given, now())
             return
-        i = machine.advance(i, data, now())
+        i = machine.advance(i, given, now())
         if i == -1:
             return
         execution.place = i
@@ -62,29 +45,18 @@ async def forward(execution: Execution, i: int) -> None:
         if i < 0:
             return
     await asyncio.sleep(0)
-    await caller.act(i, machine.attempt[i])
+    await caller.act(i, machine.attempt[i], base)
 
 
 async def backward(execution: Execution, i: int) -> None:
     """Run the undo of node `i`, and of the links before it, as long as nothing else is going on."""
-    machine, caller, bindings = execution.machine, execution.caller, execution.bindings.list
+    machine, caller, base = execution.machine, execution.caller, execution.base
     now, holder = execution.setting.clock.now, execution.holder
     seq = machine.seq
     for _ in range(LONGEST):
-        bound = bindings[i] if i < len(bindings) else None
-        data = machine.output[i]
-        if bound is None or bound.undo_link is None or data is None:
-            await caller.undo(i, machine.undo_attempt[i])
-            return
-        try:
-            output = bound.decode(data)
-        except CompensateError as error:
-            caller.unreadable_output(i, error)
-            return
-        try:
-            await bound.undo_link(output)
-        except BaseException as error:
-            caller.undo_failed(i, error)
+        came = await caller.invoke_undo(i, machine.undo_attempt[i], base)
+        if came is not None:
+            caller.record(i, "undo", came)
             return
         if machine.seq != seq or execution.machine is not machine or execution.stopping:
             execution.machine.undo_succeed(i, now())
@@ -101,7 +73,7 @@ async def backward(execution: Execution, i: int) -> None:
             _never_called(execution)
             return
     await asyncio.sleep(0)
-    await caller.undo(i, machine.undo_attempt[i])
+    await caller.undo(i, machine.undo_attempt[i], base)
 
 
 def _never_called(execution: Execution) -> None:
