@@ -39,6 +39,7 @@ from compensate.codec.records import encode_dag, fingerprint
 from compensate.core import events as e
 from compensate.core.dag import ActionNode, Ref
 from compensate.core.events import Event
+from compensate.core.standing import PLAIN
 from compensate.stores.base import NewSaga
 from tests.conformance.places import FilePlace, SqlitePlace
 from tests.support.processes import url_of
@@ -483,7 +484,9 @@ async def test_a_stored_dag_that_cannot_be_is_damage_and_holds_up_nobody(
     store = open_store(url)
     await store.open()
     await store.join("gone", 1.0, 1.0)
-    done = store.create(NewSaga("s", "ring", fingerprint(body), body, [created], "running", 1.0), "gone")
+    done = store.create(
+        NewSaga("s", "ring", fingerprint(body), body, [created], PLAIN["running"], 1.0), "gone"
+    )
     if done is not None:
         await done
     await store.leave("gone")

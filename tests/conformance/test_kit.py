@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.stores.base import Damaged, Done, Store, StoredSaga
 from compensate.stores.memory import MemoryStore
 from compensate.testing.conformance import CHECKS
@@ -18,29 +19,27 @@ class Unfenced(MemoryStore):
     """Takes the events of whoever owned the saga once."""
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         saga = self._sagas.get(saga_id)
         if saga is not None and epoch < saga.epoch:
             return None
-        return super().append(saga_id, epoch, expected_seq, events, status)
+        return super().append(saga_id, epoch, expected_seq, events, standing)
 
 
 class Halving(MemoryStore):
     """Writes the first event of several."""
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
-        return super().append(saga_id, epoch, expected_seq, events[:1], status)
+        return super().append(saga_id, epoch, expected_seq, events[:1], standing)
 
 
 class Hoarding(MemoryStore):
     """Lets nobody claim what its owner left."""
 
-    async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
-    ) -> list[StoredSaga | Damaged]:
+    async def claim(self, owner: str, now: float, **how: Any) -> list[StoredSaga | Damaged]:
         return []
 
 

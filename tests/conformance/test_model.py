@@ -6,6 +6,7 @@ The stores run on their own; the model below knows nothing of how they work.
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from hypothesis.stateful import (
 
 from compensate.core import events as e
 from compensate.core.events import Event
+from compensate.core.standing import PLAIN, Standing
 from compensate.core.states import ENDS, SagaStatus
 from compensate.errors import CompensateError, Conflict, Fenced, IllegalRequest, SagaExists, SagaNotFound
 from compensate.stores.base import Store, StoredSaga
@@ -47,6 +49,8 @@ class Saga:
     epoch: int = 1
     parked: bool = False
     paused: bool = False
+    deaths: int = 0
+    died: bool = False
     events: list[Event] = field(default_factory=list)
 
 
@@ -66,6 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.home = {owner: self.stores[number % 2] for number, owner in enumerate(OWNERS)}
         self.now = 1_000.0
         self.leases: dict[str, float] = {}
+        self.drained: set[str] = set()
         self.sagas: dict[str, Saga] = {}
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -102,19 +107,27 @@ class StoreMachine(RuleBasedStateMachine):
             for saga in self.sagas.values():
                 assert saga.owner != owner
         self.leases[owner] = self.now + 10.0
+        self.drained.discard(owner)
 
     @rule(owner=st.sampled_from(OWNERS))
     def renew(self, owner: str) -> None:
         assert self.run(self.home[owner].renew(owner, self.now, 10.0)) == self.alive(owner)
-        if self.alive(owner):
+        if self.alive(owner) and owner not in self.drained:
             self.leases[owner] = self.now + 10.0
 
-    @rule(owner=st.sampled_from(OWNERS))
-    def leave(self, owner: str) -> None:
-        self.run(self.home[owner].leave(owner))
-        self.leases.pop(owner, None)
-        for saga in self.sagas.values():
-            if saga.owner == owner:
+    @rule(owner=st.sampled_from(OWNERS), keep=st.sets(st.sampled_from(IDS), max_size=2))
+    def leave(self, owner: str, keep: set[str]) -> None:
+        if owner not in self.leases:
+            keep = set()
+        self.run(self.home[owner].leave(owner, keep))
+        if keep:
+            self.drained.add(owner)
+            self.leases[owner] = math.inf
+        else:
+            self.drained.discard(owner)
+            self.leases.pop(owner, None)
+        for saga_id, saga in self.sagas.items():
+            if saga.owner == owner and saga_id not in keep:
                 saga.owner = None
 
     @precondition(lambda self: self.leases)
@@ -136,12 +149,14 @@ class StoreMachine(RuleBasedStateMachine):
         behind=st.sampled_from([0, 0, 0, 0, -1, 1]),
         older=st.sampled_from([0, 0, 0, 0, -1, 1]),
         kinds=st.lists(
-            st.sampled_from([e.STARTED, e.COMPLETED, e.SAGA_PAUSED, e.SAGA_RESUMED, e.SAGA_STUCK]),
+            st.sampled_from([e.STARTED, e.COMPLETED, e.SAGA_PAUSED]),
             min_size=1,
             max_size=4,
         ),
         status=st.sampled_from(STATUSES),
-        parked=st.sampled_from(["", "no such action"]),
+        paused=st.booleans(),
+        parked=st.booleans(),
+        deaths=st.sampled_from([0, 0, 2, 3]),
         view=st.integers(0, 1),
     )
     def append(
@@ -151,7 +166,9 @@ class StoreMachine(RuleBasedStateMachine):
         older: int,
         kinds: list[str],
         status: SagaStatus,
-        parked: str,
+        paused: bool,
+        parked: bool,
+        deaths: int,
         view: int,
     ) -> None:
         saga = self.sagas.get(saga_id)
@@ -160,47 +177,49 @@ class StoreMachine(RuleBasedStateMachine):
         payload: dict[str, e.Data] = {
             e.COMPLETED: e.Completed(b"[1]"),
             e.SAGA_PAUSED: e.Decided("me"),
-            e.SAGA_RESUMED: e.Decided("me"),
-            e.SAGA_STUCK: e.SagaStuck(parked=parked),
         }
+        plain = not (paused or parked or deaths)
+        standing = PLAIN[status] if plain else Standing(status, paused, parked, deaths)
         events = [
             Event(number, epoch, self.now, kind, "" if kind.startswith("saga") else "n", 1, payload.get(kind))
             for number, kind in enumerate(kinds, seq + 1)
         ]
 
         async def call() -> None:
-            await done(self.stores[view].append(saga_id, epoch, seq, events, status))
+            await done(self.stores[view].append(saga_id, epoch, seq, events, standing))
 
         expected = SagaNotFound if saga is None else Fenced if older else Conflict if behind else None
         self.attempt(expected, call())
         if saga is None or expected is not None:
             return
         saga.events += events
-        for kind in kinds:
-            if kind == e.SAGA_PAUSED:
-                saga.paused = True
-            if kind == e.SAGA_RESUMED:
-                saga.paused = False
-            if kind == e.SAGA_STUCK:
-                saga.parked = bool(parked)
-        saga.parked = saga.parked and status == "stuck"
-        saga.status = status
+        saga.status, saga.paused, saga.parked, saga.deaths = status, paused, parked, deaths
+        saga.died = False
         if status in ENDS:
             saga.owner = None
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), limit=st.integers(1, 4), parked=st.booleans())
-    def claim(self, data: st.DataObject, limit: int, parked: bool) -> None:
+    @rule(
+        data=st.data(),
+        limit=st.integers(1, 4),
+        parked=st.booleans(),
+        least=st.sampled_from([0, 0, 1, 2]),
+        below=st.sampled_from([None, None, 2, 3]),
+    )
+    def claim(self, data: st.DataObject, limit: int, parked: bool, least: int, below: int | None) -> None:
         owner = data.draw(st.sampled_from(sorted(self.leases)))
         free = [
-            (saga.at, saga_id)
+            (deaths, -saga.at if deaths in (3, 5) else saga.at, saga_id)
             for saga_id, saga in self.sagas.items()
             if (saga.status in ("running", "rolling_back") or (parked and saga.parked))
             and saga.owner != owner
             and not self.alive(saga.owner)
+            for deaths in [saga.deaths + (saga.died or saga.owner is not None)]
+            if least <= deaths and (below is None or deaths < below)
         ]
-        claimed = self.run(self.home[owner].claim(owner, self.now, limit=limit, parked=parked))
-        assert [found.record.id for found in claimed] == [saga_id for _, saga_id in sorted(free)[:limit]]
+        call = self.home[owner].claim(owner, self.now, limit=limit, parked=parked, least=least, below=below)
+        claimed = self.run(call)
+        assert [found.record.id for found in claimed] == [saga_id for *_, saga_id in sorted(free)[:limit]]
         for found in claimed:
             self.taken(found, owner)
 
@@ -218,10 +237,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     def taken(self, found: StoredSaga, owner: str) -> None:
         saga = self.sagas[found.record.id]
+        saga.died = saga.died or saga.owner not in (None, owner)
         saga.owner = owner
         saga.epoch += 1
         assert (found.record.owner, found.record.epoch) == (owner, saga.epoch)
         assert found.events == saga.events
+        assert found.died is saga.died
 
     @rule(saga_id=st.sampled_from(IDS), older=st.sampled_from([0, 0, 1]))
     def release(self, saga_id: str, older: int) -> None:
@@ -257,6 +278,7 @@ class StoreMachine(RuleBasedStateMachine):
                 saga = self.sagas[record.id]
                 assert (record.owner, record.status, record.epoch) == (saga.owner, saga.status, saga.epoch)
                 assert (record.paused, record.parked) == (saga.paused, saga.parked)
+                assert (record.deaths, record.died) == (saga.deaths, saga.died)
                 found = self.run(store.load(record.id))
                 assert found.record == record
                 assert found.events == saga.events

@@ -49,11 +49,13 @@ class Run:
         deadline: float | None = None,
         grace: float = 30.0,
         room: int | None = None,
+        crashes: int = 5,
     ) -> None:
         self.plan = Plan(graph)
         self.answers = {} if answers is None else answers
         self.room = room
         self.grace = grace
+        self.crashes = crashes
         self.now = 100.0
         self.log: list[Event] = []
         self.commits = 0
@@ -63,7 +65,7 @@ class Run:
         self.undoing: list[str] = []
         self.wait: float | None = None
         self.end: str | None = None
-        self.machine = Machine(self.plan, "s", grace=grace)
+        self.machine = Machine(self.plan, "s", grace=grace, crashes=crashes)
         self.machine.create(b"{}", self.now, deadline)
         self.go()
 
@@ -195,19 +197,21 @@ class Run:
         self.now = max(self.now, self.wait)
         return self.go()
 
-    def crash(self) -> Run:
-        """The process dies; another one goes on from what is durable."""
-        self.crash_before_next()
+    def crash(self, *, died: bool = True) -> Run:
+        """The process dies, or releases the saga; another one goes on from what is durable."""
+        self.crash_before_next(died=died)
         return self.go()
 
-    def crash_before_next(self) -> None:
+    def crash_before_next(self, *, died: bool = True) -> None:
         """The process dies; another one has read the log and decided nothing yet."""
         self.doing.clear()
         self.undoing.clear()
         self.lingering.clear()
         self.machine.take()
-        self.machine = Machine.fold(self.plan, "s", self.log, self.machine.epoch + 1, self.grace)
-        self.machine.interrupted(self.now)
+        self.machine = Machine.fold(
+            self.plan, "s", self.log, self.machine.epoch + 1, self.grace, crashes=self.crashes
+        )
+        self.machine.interrupted(self.now, died=died)
 
     def fold(self) -> Fold:
         """The durable log, folded anew."""

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+from compensate.core.standing import PLAIN
 from compensate.errors import StoreError
 from compensate.stores.disk import Disk
 from compensate.stores.file import FileStore
@@ -51,7 +52,7 @@ async def main(folder: str, where: str) -> None:
     seq = 1
     for _ in range(2):
         try:
-            await done(store.append("s", 1, seq, steps(seq + 1), "running"))
+            await done(store.append("s", 1, seq, steps(seq + 1), PLAIN["running"]))
             say("appended")
             seq += 2
         except StoreError as error:

@@ -7,6 +7,7 @@ to `s0` that was acknowledged.
 import asyncio
 import sys
 
+from compensate.core.standing import PLAIN
 from compensate.stores import open_store
 from compensate.testing.conformance.tools import NOW, done, new, steps
 
@@ -21,7 +22,7 @@ async def main(url: str, owner: str) -> None:
     sys.stdout.flush()
     seq = 1
     while True:
-        await done(store.append("s0", 1, seq, steps(seq + 1), "running"))
+        await done(store.append("s0", 1, seq, steps(seq + 1), PLAIN["running"]))
         seq += 2
         sys.stdout.write(f"{seq}\n")
         sys.stdout.flush()

@@ -20,7 +20,7 @@ import msgspec
 
 from compensate import Coordinator, RolledBack, Run, Stopped, Stuck, Unavailable
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.stores import open_store, sqlite_commit
 from compensate.stores.base import Done, NewSaga, Store
 from compensate.testing.recording_store import RecordingStore
@@ -113,11 +113,11 @@ class GatedStore(RecordingStore):
         self._gates("create begins")
         return self._then("create is durable", super().create(saga, owner))
 
-    def append(self, saga_id: str, epoch: int, expected_seq: int, events: Any, status: SagaStatus) -> Done:
+    def append(self, saga_id: str, epoch: int, expected_seq: int, events: Any, standing: Standing) -> Done:
         what = _what(events)
         self._gates(f"append begins {what}")
         return self._then(
-            f"append is durable {what}", super().append(saga_id, epoch, expected_seq, events, status)
+            f"append is durable {what}", super().append(saga_id, epoch, expected_seq, events, standing)
         )
 
     def _then(self, label: str, done: Done) -> Done:

@@ -9,7 +9,7 @@ import pytest
 
 from compensate import Coordinator, RolledBack, Unavailable, action, saga
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.stores.base import StoredSaga
 from compensate.stores.memory import MemoryStore
 
@@ -94,9 +94,9 @@ class Slow(MemoryStore):
     writing = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Awaitable[None]:
-        super().append(saga_id, epoch, expected_seq, events, status)
+        super().append(saga_id, epoch, expected_seq, events, standing)
         return self._later()
 
     async def _later(self) -> None:
@@ -192,9 +192,9 @@ class Fails(MemoryStore):
     appended_before_read = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> None:
-        super().append(saga_id, epoch, expected_seq, events, status)
+        super().append(saga_id, epoch, expected_seq, events, standing)
         if self.failing:
             self.appended_before_read += 1
         elif not self.failed and any(event.type == "saga_paused" for event in events):

@@ -204,13 +204,11 @@ class Breaking(MemoryStore):
 
     looks = 0
 
-    async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
-    ) -> list[StoredSaga | Damaged]:
+    async def claim(self, owner: str, now: float, *, limit: int, **how: Any) -> list[StoredSaga | Damaged]:
         self.looks += 1
         if self.looks == 2:
             raise Unavailable("gone")
-        return await super().claim(owner, now, limit=1 if self.looks == 1 else limit, parked=parked)
+        return await super().claim(owner, now, limit=1 if self.looks == 1 else limit, **how)
 
 
 async def test_a_coordinator_that_cannot_begin_leaves_nothing_running(
@@ -370,10 +368,8 @@ class Odd(MemoryStore):
 
     odd = ""
 
-    async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
-    ) -> list[StoredSaga | Damaged]:
-        found = await super().claim(owner, now, limit=limit, parked=parked)
+    async def claim(self, owner: str, now: float, **how: Any) -> list[StoredSaga | Damaged]:
+        found = await super().claim(owner, now, **how)
         wrong: Any = None
         return [
             msgspec.structs.replace(one, dag=wrong)

@@ -16,6 +16,7 @@ import pytest
 
 from compensate.codec.document import document_of
 from compensate.core import events as e
+from compensate.core.standing import PLAIN
 from compensate.errors import (
     Conflict,
     CorruptLog,
@@ -48,7 +49,7 @@ async def make(folder: Path, saga_id: str = "s", appends: int = 2) -> bytes:
         await done(store.create(new(saga_id), "nobody"))
         for number in range(appends):
             seq = 1 + 2 * number
-            await done(store.append(saga_id, 1, seq, steps(seq + 1), "running"))
+            await done(store.append(saga_id, 1, seq, steps(seq + 1), PLAIN["running"]))
     (folder / f"{saga_id}.json").unlink()
     return (folder / f"{saga_id}.log").read_bytes()
 
@@ -111,9 +112,9 @@ async def test_an_append_costs_one_sync_and_a_creation_one_of_the_file_and_one_o
         await done(store.create(new("s"), "me"))
         assert disk.take() == ["write", "sync", "rename", "sync_folder"]
         for seq in (1, 3, 5):
-            await done(store.append("s", 1, seq, steps(seq + 1), "running"))
+            await done(store.append("s", 1, seq, steps(seq + 1), PLAIN["running"]))
             assert disk.take() == ["write", "sync"]
-        await done(store.append("s", 1, 7, saga_event(8, e.SAGA_COMPLETED), "completed"))
+        await done(store.append("s", 1, 7, saga_event(8, e.SAGA_COMPLETED), PLAIN["completed"]))
         assert disk.take() == ["write", "sync"]
         await store.claim_one("s", "me", NOW)
         assert disk.take() == ["write", "sync"]
@@ -142,7 +143,7 @@ async def test_values_with_line_breaks_between_tokens_stay_on_one_line(tmp_path:
             e.Event(2, 1, NOW, e.STARTED, "reserve", 1),
             e.Event(3, 1, NOW, e.SUPPLIED, "reserve", 0, e.Supplied(b'{\r\n "a":\n "b\\nc"\n}', "me", "why")),
         ]
-        await done(store.append("s", 1, 1, said, "running"))
+        await done(store.append("s", 1, 1, said, PLAIN["running"]))
         data = (await store.load("s")).events[2].data
         assert isinstance(data, e.Supplied)
         assert json.loads(data.output) == {"a": "b\nc"}
@@ -163,7 +164,7 @@ async def test_a_last_line_torn_at_any_byte_is_dropped_and_cut_off_before_the_ne
         log.write_bytes(whole[:cut])
         async with opened(tmp_path, Hasty()) as store:
             assert (await store.load("s")).record.last_seq == 3, cut
-            await done(store.append("s", 1, 3, steps(4), "running"))
+            await done(store.append("s", 1, 3, steps(4), PLAIN["running"]))
         (tmp_path / "s.json").unlink()
         assert log.read_bytes() == whole, cut
 
@@ -171,7 +172,7 @@ async def test_a_last_line_torn_at_any_byte_is_dropped_and_cut_off_before_the_ne
 async def test_nothing_is_left_of_a_torn_line_behind_a_shorter_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await done(store.create(new("s"), "me"))
-        await done(store.append("s", 1, 1, steps(2, 40), "running"))
+        await done(store.append("s", 1, 1, steps(2, 40), PLAIN["running"]))
     (tmp_path / "s.json").unlink()
     log = tmp_path / "s.log"
     whole = log.read_bytes()
@@ -185,7 +186,7 @@ async def test_nothing_is_left_of_a_torn_line_behind_a_shorter_one(tmp_path: Pat
 async def test_a_last_line_with_blocks_that_never_reached_the_disk_is_dropped(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await done(store.create(new("s"), "me"))
-        await done(store.append("s", 1, 1, steps(2, 40), "running"))
+        await done(store.append("s", 1, 1, steps(2, 40), PLAIN["running"]))
     (tmp_path / "s.json").unlink()
     log = tmp_path / "s.log"
     whole = log.read_bytes()
@@ -220,7 +221,7 @@ async def test_damage_at_any_byte_is_refused_with_file_and_line(tmp_path: Path) 
                     await store.load("s")
                 assert f"{log}, line {line}:" in str(refused.value), (at, altered)
                 with pytest.raises(CorruptLog):
-                    await done(store.append("s", 1, 5, steps(6), "running"))
+                    await done(store.append("s", 1, 5, steps(6), PLAIN["running"]))
                 assert log.read_bytes() == whole[:at] + bytes([altered]) + whole[at + 1 :]
                 alter(log, at, whole[at])
         assert (await store.load("s")).record.last_seq == 5
@@ -339,7 +340,7 @@ async def test_a_store_notices_an_edit_behind_its_back_between_two_calls(tmp_pat
         await store.load("s")
         log.write_bytes(log.read_bytes().replace(b"reserve[2]", b"reserve[8]"))
         with pytest.raises(CorruptLog):
-            await done(store.append("s", 1, 5, steps(6), "running"))
+            await done(store.append("s", 1, 5, steps(6), PLAIN["running"]))
 
 
 @pytest.mark.parametrize("name", [".owners.json", ".requests.json"])
@@ -394,7 +395,7 @@ async def test_the_document_follows_the_log_by_itself(tmp_path: Path) -> None:
 
     async with opened(tmp_path) as store:
         await done(store.create(new("s"), "me"))
-        await done(store.append("s", 1, 1, steps(2), "running"))
+        await done(store.append("s", 1, 1, steps(2), PLAIN["running"]))
         await until(3)
         await end_at(store, 3)
         await until(4)
@@ -402,7 +403,7 @@ async def test_the_document_follows_the_log_by_itself(tmp_path: Path) -> None:
 
 
 async def end_at(store: FileStore, seq: int) -> None:
-    await done(store.append("s", 1, seq, saga_event(seq + 1, e.SAGA_COMPLETED), "completed"))
+    await done(store.append("s", 1, seq, saga_event(seq + 1, e.SAGA_COMPLETED), PLAIN["completed"]))
 
 
 async def test_closing_leaves_every_document_as_its_log_says(tmp_path: Path) -> None:
@@ -454,7 +455,7 @@ async def test_a_refused_append_leaves_the_log_as_it_was(tmp_path: Path) -> None
     before = await make(tmp_path)
     async with opened(tmp_path) as store:
         with pytest.raises(Conflict):
-            await done(store.append("s", 1, 3, steps(4), "running"))
+            await done(store.append("s", 1, 3, steps(4), PLAIN["running"]))
     assert (tmp_path / "s.log").read_bytes() == before
 
 
@@ -465,7 +466,7 @@ async def test_a_write_waits_for_the_lock_of_another_without_holding_up_the_loop
     async with opened(tmp_path) as store, opened(tmp_path) as other:
         await done(store.create(new("s"), "me"))
         assert other._lock.take()
-        waiting = store.append("s", 1, 1, steps(2), "running")
+        waiting = store.append("s", 1, 1, steps(2), PLAIN["running"])
         assert waiting is not None
         await asyncio.sleep(0.02)
         assert (tmp_path / "s.log").read_bytes().count(b"\n") == 2
@@ -482,7 +483,7 @@ async def test_a_lock_that_is_never_given_up_makes_the_store_unavailable_and_not
     async with opened(tmp_path) as store, opened(tmp_path) as other:
         assert other._lock.take()
         for call in (
-            store.append("s", 1, 5, steps(6), "running"),
+            store.append("s", 1, 5, steps(6), PLAIN["running"]),
             store.load("s"),
             store.claim("me", NOW, limit=1),
         ):
@@ -491,4 +492,4 @@ async def test_a_lock_that_is_never_given_up_makes_the_store_unavailable_and_not
                 await call
         other._lock.drop()
         assert (tmp_path / "s.log").read_bytes() == before
-        await done(store.append("s", 1, 5, steps(6), "running"))
+        await done(store.append("s", 1, 5, steps(6), PLAIN["running"]))

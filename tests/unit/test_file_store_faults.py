@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compensate.core import events as e
+from compensate.core.standing import PLAIN
 from compensate.errors import SagaExists, SagaNotFound, Unavailable
 from compensate.stores.base import Answer
 from compensate.stores.disk import Disk
@@ -87,14 +88,14 @@ class Life:
     async def append(self, saga_id: str, seq: int) -> None:
         self.unknown[saga_id] = seq + 2
         if (await self.store.load(saga_id)).record.last_seq == seq:
-            await done(self.store.append(saga_id, 1, seq, steps(seq + 1), "running"))
+            await done(self.store.append(saga_id, 1, seq, steps(seq + 1), PLAIN["running"]))
         self.acknowledged[saga_id] = seq + 2
 
     async def end(self, saga_id: str, seq: int) -> None:
         self.unknown[saga_id] = seq + 1
         if (await self.store.load(saga_id)).record.last_seq == seq:
             events = saga_event(seq + 1, e.SAGA_COMPLETED)
-            await done(self.store.append(saga_id, 1, seq, events, "completed"))
+            await done(self.store.append(saga_id, 1, seq, events, PLAIN["completed"]))
         self.acknowledged[saga_id] = seq + 1
 
     async def claim(self) -> None:
@@ -122,7 +123,9 @@ class Life:
             assert record.last_seq in (acknowledged, unknown), saga_id
             seq = record.last_seq
             await done(
-                store.append(saga_id, record.epoch, seq, steps(seq + 1, 2, record.epoch), record.status)
+                store.append(
+                    saga_id, record.epoch, seq, steps(seq + 1, 2, record.epoch), PLAIN[record.status]
+                )
             )
             assert [event.seq for event in await store.events(saga_id)] == list(range(1, seq + 3))
 
@@ -208,11 +211,11 @@ async def appended_twice(folder: Path, when: set[int]) -> tuple[FileStore, Faili
     store = quiet(folder, disk)
     await store.open()
     await done(store.create(new("s"), "me"))
-    await done(store.append("s", 1, 1, steps(2), "running"))
+    await done(store.append("s", 1, 1, steps(2), PLAIN["running"]))
     before = (folder / "s.log").read_bytes()
     disk.when = {disk.count + number for number in when}
     with pytest.raises(Unavailable, match=r"appending to saga s: \[Errno 5\]"):
-        await done(store.append("s", 1, 3, steps(4), "running"))
+        await done(store.append("s", 1, 3, steps(4), PLAIN["running"]))
     return store, disk, before
 
 
@@ -223,7 +226,7 @@ async def test_an_append_that_fails_is_taken_back(call: int, kind: str, tmp_path
     assert disk.failed == [kind]
     assert (tmp_path / "s.log").read_bytes() == before
     assert (await store.load("s")).record.last_seq == 3
-    await done(store.append("s", 1, 3, steps(4), "running"))
+    await done(store.append("s", 1, 3, steps(4), PLAIN["running"]))
     await store.close()
 
 
@@ -238,7 +241,7 @@ async def test_a_saga_whose_failed_append_cannot_be_taken_back_is_left_alone_unt
     with pytest.raises(Unavailable, match=r"s\.log: a write failed and cannot be taken back"):
         await store.claim_one("s", "me", NOW)
     with pytest.raises(Unavailable, match="cannot be taken back"):
-        await done(store.append("s", 1, 3, steps(4), "running"))
+        await done(store.append("s", 1, 3, steps(4), PLAIN["running"]))
     assert (await store.load("other")).record.last_seq == 1
     assert {record.id for record in (await store.page()).records} == {"s", "other"}
     disk.when = set()
@@ -259,7 +262,7 @@ async def test_a_failed_append_on_which_another_process_has_built_stays(tmp_path
     other = quiet(tmp_path, Disk())
     await other.open()
     assert (await other.load("s")).record.last_seq == 5
-    await done(other.append("s", 1, 5, steps(6), "running"))
+    await done(other.append("s", 1, 5, steps(6), PLAIN["running"]))
     await other.close()
     disk.when = set()
     assert (await store.load("s")).record.last_seq == 7
@@ -280,14 +283,14 @@ async def main():
     seq = 1
     while True:
         try:
-            await done(store.append("s", 1, seq, steps(seq + 1), "running"))
+            await done(store.append("s", 1, seq, steps(seq + 1), PLAIN["running"]))
         except Unavailable as error:
             print(error)
             break
         seq += 2
     assert (await store.load("s")).record.last_seq == seq
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await done(store.append("s", 1, seq, steps(seq + 1), "running"))
+    await done(store.append("s", 1, seq, steps(seq + 1), PLAIN["running"]))
     assert (await store.load("s")).record.last_seq == seq + 2
     print("went on")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from compensate.core.standing import PLAIN
 from compensate.errors import Fenced, Unavailable
 from compensate.stores.base import StoredSaga
 from compensate.stores.file import FileStore
@@ -84,7 +85,7 @@ async def test_sagas_of_a_living_process_cannot_be_claimed_and_those_of_a_killed
         assert first.record.epoch == 2
         assert first.record.last_seq in (acknowledged[-1], acknowledged[-1] + 2)
         seq = first.record.last_seq
-        await done(store.append("s0", 2, seq, steps(seq + 1, epoch=2), "running"))
+        await done(store.append("s0", 2, seq, steps(seq + 1, epoch=2), PLAIN["running"]))
 
 
 async def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goes_on(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ async def test_a_process_that_was_stopped_beyond_its_lease_is_fenced_when_it_goe
             owner.send_signal(signal.SIGCONT)
             assert [await line(owner), await line(owner)] == ["Fenced", "Fenced"]
             assert [event.epoch for event in await store.events("s")] == [1]
-            await done(store.append("s", 2, 1, steps(2, epoch=2), "running"))
+            await done(store.append("s", 2, 1, steps(2, epoch=2), PLAIN["running"]))
 
 
 @pytest.mark.parametrize("where", ["write", "sync"])
@@ -116,7 +117,7 @@ async def test_a_process_stopped_in_the_middle_of_an_append_is_waited_for_and_fe
         assert claimed.record.last_seq == 3
         assert [await line(owner), await line(owner)] == ["appended", "Fenced"]
         with pytest.raises(Fenced):
-            await done(store.append("s", 1, 3, steps(4), "running"))
+            await done(store.append("s", 1, 3, steps(4), PLAIN["running"]))
         assert [event.epoch for event in await store.events("s")] == [1, 1, 1]
 
 
@@ -141,7 +142,7 @@ async def test_two_processes_write_to_one_folder_without_harm(tmp_path: Path) ->
         theirs = 0
         for number in range(200):
             seq = 1 + 2 * number
-            await done(store.append("mine", 1, seq, steps(seq + 1), "running"))
+            await done(store.append("mine", 1, seq, steps(seq + 1), PLAIN["running"]))
             if number % 10 == 0:
                 theirs = int(await line(owner))
         owner.kill()

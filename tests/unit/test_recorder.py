@@ -14,7 +14,7 @@ import pytest
 
 from compensate.authoring import Ctx, action, saga
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.errors import RolledBack, Unavailable
 from compensate.runtime.coordinator import Coordinator
 from compensate.stores.base import Done
@@ -98,11 +98,11 @@ class Forgetful(MemoryStore):
     """Acknowledges the last append without having written it."""
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
-        if status == "completed":
+        if standing.status == "completed":
             return None
-        return super().append(saga_id, epoch, expected_seq, events, status)
+        return super().append(saga_id, epoch, expected_seq, events, standing)
 
 
 async def test_a_store_that_forgets_what_it_acknowledged_is_found_out(recorder: Recorder) -> None:
@@ -117,9 +117,9 @@ class Hasty(MemoryStore):
     lost = False
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
-        done = super().append(saga_id, epoch, expected_seq, events, status)
+        done = super().append(saga_id, epoch, expected_seq, events, standing)
         if not self.lost:
             self.lost = True
             raise Unavailable("the answer was lost")

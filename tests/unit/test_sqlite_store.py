@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import re
 import sqlite3
 import stat
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 from compensate.core import events as e
 from compensate.core.events import Event
+from compensate.core.standing import PLAIN
 from compensate.errors import (
     Conflict,
     CorruptLog,
@@ -66,7 +68,7 @@ async def filled(path: Path, *, sagas: int = 1, events: int = 5) -> None:
         await store.join("one", NOW, LEASE)
         for number in range(sagas):
             await done(store.create(new(f"s{number}"), "one"))
-            await done(store.append(f"s{number}", 1, 1, steps(2, events - 1), "running"))
+            await done(store.append(f"s{number}", 1, 1, steps(2, events - 1), PLAIN["running"]))
 
 
 # -- the file --------------------------------------------------------------
@@ -118,7 +120,11 @@ async def test_commits_are_synced_in_full_and_checkpoints_kept_off_their_path(pa
 def schema_of(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
     pragmas = connection.execute("SELECT * FROM pragma_user_version, pragma_application_id").fetchone()
-    return [*rows.fetchall(), pragmas]
+    # A migration that adds a column leaves other white space than a schema written at once.
+    plain = [
+        (*row[:3], re.sub(r"\s+(?=[,)])|(?<=\()\s+", "", " ".join((row[3] or "").split()))) for row in rows
+    ]
+    return [*plain, pragmas]
 
 
 def test_the_schema_built_at_once_equals_all_migrations_in_turn(tmp_path: Path) -> None:
@@ -181,12 +187,12 @@ async def test_a_store_that_is_not_open_says_so(path: Path) -> None:
     with pytest.raises(Unavailable, match="not open"):
         await store.load("s")
     with pytest.raises(Unavailable, match="not open"):
-        store.append("s", 1, 1, steps(2), "running")
+        store.append("s", 1, 1, steps(2), PLAIN["running"])
     await store.open()
     await store.close()
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
-        store.append("s", 1, 1, steps(2), "running")
+        store.append("s", 1, 1, steps(2), PLAIN["running"])
 
 
 def test_many_processes_may_make_the_file_at_once(path: Path) -> None:
@@ -275,7 +281,7 @@ async def test_events_behind_a_seq_are_checked_from_there_on(path: Path) -> None
 async def test_events_of_an_unknown_type_ask_for_an_upgrade(path: Path) -> None:
     async with opened(At(path)) as store:
         await done(store.create(new("s"), "one"))
-        await done(store.append("s", 1, 1, [Event(2, 1, NOW, "teleported", "reserve", 1)], "running"))
+        await done(store.append("s", 1, 1, [Event(2, 1, NOW, "teleported", "reserve", 1)], PLAIN["running"]))
         with pytest.raises(UnsupportedVersion, match=r"event 2.*teleported"):
             await store.load("s")
 
@@ -292,8 +298,10 @@ async def test_a_chain_of_ten_costs_eleven_commits_and_none_waits_for_a_thread(
     await store.join("one", NOW, LEASE)
     before = store.commits
     writes: list[Callable[[], Done]] = [partial(store.create, new("s"), "one")]
-    writes += [partial(store.append, "s", 1, seq, steps(seq + 1), "running") for seq in range(1, 19, 2)]
-    writes.append(partial(store.append, "s", 1, 19, saga_event(20, e.SAGA_COMPLETED), "completed"))
+    writes += [
+        partial(store.append, "s", 1, seq, steps(seq + 1), PLAIN["running"]) for seq in range(1, 19, 2)
+    ]
+    writes.append(partial(store.append, "s", 1, 19, saga_event(20, e.SAGA_COMPLETED), PLAIN["completed"]))
     for write in writes:
         await asyncio.sleep(0)  # the action: the loop turns
         assert write() is None, "durable on return"
@@ -312,7 +320,7 @@ async def test_concurrent_appends_share_their_commits(path: Path) -> None:
     async def one(saga_id: str) -> None:
         await done(store.create(new(saga_id), "one"))
         for seq in range(1, 11):
-            await done(store.append(saga_id, 1, seq, steps(seq + 1, 1), "running"))
+            await done(store.append(saga_id, 1, seq, steps(seq + 1, 1), PLAIN["running"]))
 
     await asyncio.gather(*(one(f"s{number}") for number in range(200)))
     # 2,200 writes: the first in place, then a group for each round.
@@ -333,7 +341,7 @@ async def test_a_write_that_sqlite_cannot_take_fails_alone(path: Path) -> None:
 
         async def one(number: int) -> None:
             events = [odd[number]] if number in odd else steps(2, 1)
-            await done(store.append(f"s{number}", 1, 1, events, "running"))
+            await done(store.append(f"s{number}", 1, 1, events, PLAIN["running"]))
 
         results = await asyncio.gather(*(one(number) for number in range(6)), return_exceptions=True)
         assert [number for number, result in enumerate(results) if result is not None] == [2, 4]
@@ -347,7 +355,7 @@ async def test_slow_commits_leave_the_loop_for_the_writer_thread(
     monkeypatch.setattr(sqlite_commit, "SLOW", 0.0)  # every commit takes longer
     async with opened(At(path)) as store:
         await done(store.create(new("s"), "one"))
-        write = store.append("s", 1, 1, steps(2), "running")
+        write = store.append("s", 1, 1, steps(2), PLAIN["running"])
         assert write is not None
         await write
         assert (await store.load("s")).record.last_seq == 3
@@ -365,7 +373,9 @@ async def test_the_write_ahead_log_is_moved_into_the_database_before_it_grows_lo
     for seq in range(2, 1_500):
         data = e.Completed(b'"' + b"x" * 8_000 + b'"')
         await done(
-            store.append("s", 1, seq - 1, [Event(seq, 1, NOW, e.COMPLETED, "reserve", 1, data)], "running")
+            store.append(
+                "s", 1, seq - 1, [Event(seq, 1, NOW, e.COMPLETED, "reserve", 1, data)], PLAIN["running"]
+            )
         )
         await asyncio.sleep(0)
         longest = max(longest, Path(f"{path}-wal").stat().st_size)
@@ -388,7 +398,7 @@ async def test_a_group_whose_commit_fails_is_unavailable_and_the_store_goes_on_a
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limits[1]))  # the disk is full
 
         async def one(number: int) -> None:
-            await done(store.append(f"s{number}", 1, 1, steps(2), "running"))
+            await done(store.append(f"s{number}", 1, 1, steps(2), PLAIN["running"]))
 
         commits = store.commits
         results = await asyncio.gather(*(one(number) for number in range(8)), return_exceptions=True)
@@ -401,7 +411,7 @@ async def test_a_group_whose_commit_fails_is_unavailable_and_the_store_goes_on_a
         for number in range(8):
             assert (await store.load(f"s{number}")).record.last_seq == 1
             with pytest.raises(Conflict):  # nothing is remembered of what was lost
-                await done(store.append(f"s{number}", 1, 3, steps(4), "running"))
+                await done(store.append(f"s{number}", 1, 3, steps(4), PLAIN["running"]))
         await asyncio.gather(*(one(number) for number in range(8)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -420,7 +430,7 @@ async def test_a_write_waits_for_another_process_that_writes(path: Path) -> None
         await done(store.create(new("s"), "one"))
         with raw(path) as other:
             other.execute("BEGIN IMMEDIATE")
-            write = store.append("s", 1, 1, steps(2), "running")
+            write = store.append("s", 1, 1, steps(2), PLAIN["running"])
             assert write is not None, "it was not committed in place: the loop would have waited"
             await asyncio.sleep(0.05)
             assert not asyncio.ensure_future(write).done()
@@ -438,8 +448,8 @@ async def test_a_write_that_waits_too_long_is_unavailable(
         with raw(path) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(Unavailable, match="locked"):
-                await done(store.append("s", 1, 1, steps(2), "running"))
-        await done(store.append("s", 1, 1, steps(2), "running"))
+                await done(store.append("s", 1, 1, steps(2), PLAIN["running"]))
+        await done(store.append("s", 1, 1, steps(2), PLAIN["running"]))
 
 
 async def test_what_is_remembered_of_a_saga_does_not_outlive_a_claim_by_another(path: Path) -> None:
@@ -451,7 +461,7 @@ async def test_what_is_remembered_of_a_saga_does_not_outlive_a_claim_by_another(
         assert len(await second.claim("two", LATER, limit=3)) == 3
 
         async def one(number: int) -> None:
-            await done(first.append(f"s{number}", 1, 1, steps(2), "running"))
+            await done(first.append(f"s{number}", 1, 1, steps(2), PLAIN["running"]))
 
         results = await asyncio.gather(*(one(number) for number in range(5)), return_exceptions=True)
         assert [type(result) for result in results] == [Fenced, Fenced, Fenced, type(None), type(None)]

@@ -10,7 +10,7 @@ import pytest
 
 from compensate import Coordinator, Stopped, Stuck, Unavailable, action, saga
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.stores.base import StoredSaga
 from compensate.stores.memory import MemoryStore
 from compensate.testing.virtual_time import VirtualTime
@@ -36,12 +36,12 @@ class Full(MemoryStore):
         self.refused: list[float] = []
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> None:
         if self.virtual.now() < self.room_at:
             self.refused.append(self.virtual.now())
             raise Unavailable("the disk is full")
-        super().append(saga_id, epoch, expected_seq, events, status)
+        super().append(saga_id, epoch, expected_seq, events, standing)
 
 
 def test_while_appends_keep_failing_they_are_tried_ever_more_slowly_and_the_saga_ends_when_they_succeed(
@@ -103,10 +103,10 @@ class Away(MemoryStore):
     missed = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> None:
         self._look()
-        super().append(saga_id, epoch, expected_seq, events, status)
+        super().append(saga_id, epoch, expected_seq, events, standing)
 
     async def load(self, saga_id: str) -> StoredSaga:
         self._look()
@@ -141,13 +141,13 @@ class LosesOne(MemoryStore):
     lost = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> None:
         if any(event.type == self.losing for event in events):
             self.losing = ""
             self.lost += 1
             raise Unavailable("the append was lost")
-        super().append(saga_id, epoch, expected_seq, events, status)
+        super().append(saga_id, epoch, expected_seq, events, standing)
 
 
 @action

@@ -36,9 +36,10 @@ SAGA_UNPARKED: Final = "saga_unparked"
 SAGA_PAUSED: Final = "saga_paused"
 SAGA_RESUMED: Final = "saga_resumed"
 
-Doubt = Literal["crash", "timeout", "cancelled", "unknown", "unstorable", "failed_after_doubt"]
-"""Why a node is in doubt. `unstorable`: it returned what the log cannot hold. `failed_after_doubt`: a plain failure
-while an earlier attempt was in doubt."""
+Doubt = Literal["crash", "cut_off", "timeout", "cancelled", "unknown", "unstorable", "failed_after_doubt"]
+"""Why a node is in doubt. `crash`: the process died while the action ran. `cut_off`: the process stopped the action
+when it shut down, or released the saga. `unstorable`: it returned what the log cannot hold. `failed_after_doubt`: a
+plain failure while an earlier attempt was in doubt."""
 
 Cause = Literal["failure", "request", "deadline"]
 """What began a rollback."""
@@ -90,19 +91,40 @@ class Failed(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InDoubt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An attempt may or may not have taken effect. A crash is not counted as an attempt."""
+    """An attempt may or may not have taken effect. `crash` and `cut_off` are not counted as failed attempts.
+
+    Attributes:
+        reason: Why it is not known.
+        error: What the action raised, if anything.
+        retry_at: When it is tried again; `None`: not, or at once after `crash` and `cut_off`.
+        deaths: With `crash`: how often in a row the process has died while this action ran, this time included. Logs
+            written before deaths were counted have 0.
+        given_up: With `crash`: there were too many deaths, and the action is not run again unless an operator decides.
+    """
 
     reason: Doubt
     error: ErrorInfo | None = None
     retry_at: float | None = None
+    deaths: int = 0
+    given_up: bool = False
 
 
 class UndoFailed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An attempt of an undo failed. `interrupted`: a crash cut it off; that is not counted."""
+    """An attempt of an undo failed.
+
+    Attributes:
+        error: What the undo raised.
+        retry_at: When it is tried again; `None`: not, or at once if it was interrupted.
+        interrupted: The process ended while the undo ran; this is not counted as a failed attempt.
+        deaths: If the process died rather than shut down: how often in a row it has died while this undo ran.
+        given_up: There were too many deaths, and the undo is not run again unless an operator decides.
+    """
 
     error: ErrorInfo | None = None
     retry_at: float | None = None
     interrupted: bool = False
+    deaths: int = 0
+    given_up: bool = False
 
 
 class Expanded(msgspec.Struct, frozen=True):
@@ -129,7 +151,8 @@ class Supplied(msgspec.Struct, frozen=True, omit_defaults=True):
 class Rollback(msgspec.Struct, frozen=True, omit_defaults=True):
     """Rollback begins.
 
-    `node`: whose failure caused it. `grace_until`: when actions that still run are cancelled; `None`: never.
+    `node`: whose failure caused it, or which an operator skipped or resolved going forward. `grace_until`: when actions
+    that still run are cancelled; `None`: never.
     """
 
     cause: Cause

@@ -31,6 +31,8 @@ class Facts(Fold):
     """
 
     _unanswerable = ""
+    crashes = 5
+    """A node is given up when its process has died so many times in a row while it ran."""
 
     def __init__(self, plan: Plan, saga_id: str, epoch: int = 1) -> None:
         super().__init__(plan, saga_id)
@@ -141,15 +143,31 @@ class Facts(Fold):
             retry_at = now + retry.delay(failures, key(self.saga_id, self.plan.names[i], "undo"))
         self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, e.UndoFailed(error, retry_at))
 
-    def interrupted(self, now: float, except_for: Container[int] = ()) -> None:
-        """The saga was just folded from its log: what ran then does not run any more, `except_for` these nodes."""
+    def interrupted(self, now: float, except_for: Container[int] = (), *, died: bool) -> None:
+        """The saga was just folded from its log: what ran then does not run any more.
+
+        Args:
+            now: The time.
+            except_for: Nodes that run on in this process.
+            died: Whether the process in which they ran died. Then each of those nodes has one more death in a row,
+                and is given up at `crashes` of them (an action that is not run again in the rollback is not counted).
+                Otherwise the process shut down or released the saga, or this
+                process lost an append; this neither counts as a death nor resets the count.
+        """
         for i, state in enumerate(self.state):
             if self.plan.kinds[i] != ACTION or i in except_for:
                 continue
             if state == s.RUNNING:
-                self._record_node(e.IN_DOUBT, i, self.attempt[i], now, e.InDoubt("crash"))
+                again = self.rollback is None or self.plan.action(i).undo == "output"
+                deaths = self.deaths.get(i, 0) + 1 if died and again else 0
+                data = e.InDoubt(
+                    "crash" if died else "cut_off", deaths=deaths, given_up=deaths >= self.crashes
+                )
+                self._record_node(e.IN_DOUBT, i, self.attempt[i], now, data)
             elif state == s.UNDOING:
-                self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, e.UndoFailed(interrupted=True))
+                deaths = self.undo_deaths.get(i, 0) + 1 if died else 0
+                failed = e.UndoFailed(interrupted=True, deaths=deaths, given_up=deaths >= self.crashes)
+                self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, failed)
 
     def decide(self, i: int, taken: bool, now: float) -> None:
         """The answer to `Ask(i, "when")`."""

@@ -38,6 +38,8 @@ class Flow:
         attempt: How often each action was started.
         rollback: How the rollback began; `None` while going forward.
         executing: How many actions and undos run.
+        deaths: How often in a row the process died while the action of a node ran, for nodes that are to be run again.
+        undo_deaths: The same for undos.
     """
 
     # What most sagas never touch stands on the class: a saga's making is on the path of every saga.
@@ -75,6 +77,9 @@ class Flow:
         self._queued = bytearray(n)
         self._asks: list[int] = []
         self._given_up: dict[int, str] = {}
+        self._convicted: dict[int, str] = {}
+        self.deaths: dict[int, int] = {}
+        self.undo_deaths: dict[int, int] = {}
         self._rerun: set[int] = set()
         self._due: dict[int, float] = {}
         self._timers: list[tuple[float, int]] = []
@@ -155,6 +160,8 @@ class Flow:
         self._timers.clear()
         self._held.clear()
         self._given_up.clear()
+        # Only an action whose output the undo needs is run again.
+        self.deaths = {i: n for i, n in self.deaths.items() if self.plan.action(i).undo == "output"}
         live = self._live = [0] * len(self.state)
         alive = [i for i, state in enumerate(self.state) if state != s.PENDING]
         for i in alive:
@@ -175,9 +182,16 @@ class Flow:
         ):
             return
         if self._has_to_undo(i):
-            self._queue(i)
+            self._queue_undo(i)
         elif self.state[i] != s.UNDO_FAILED:
             self._settle(i)
+
+    def _queue_undo(self, i: int) -> None:
+        """Undo node `i` next. A node that was given up for deaths is not run again to learn its output."""
+        if i in self._convicted and self.state[i] == s.IN_DOUBT and self.plan.action(i).undo == "output":
+            self._given_up[i] = self._convicted[i]
+        else:
+            self._queue(i)
 
     def _has_to_undo(self, i: int) -> bool:
         if self.plan.kinds[i] != ACTION:
@@ -205,7 +219,7 @@ class Flow:
                     if self.state[dep] in _EXECUTING:
                         continue
                     if self._has_to_undo(dep):
-                        self._queue(dep)
+                        self._queue_undo(dep)
                         continue
                 open_.append(dep)
 
@@ -231,13 +245,23 @@ class Flow:
 
     def choices(self, i: int) -> tuple[str, ...]:
         """The operator's verbs that are legal for node `i` now: values of `VERBS`."""
-        if i not in self._given_up:
+        if i not in self._given_up and not self._decidable_while_paused(i):
             return ()
         if self.rollback is None:
-            return ("retry", "resolve with output")
-        if self.state[i] == s.IN_DOUBT:
-            return ("retry", "skip", "resolve", "resolve with output")
-        return ("retry", "skip", "resolve")
+            # Without its output nothing can follow a node, so to skip or resolve it is to roll the saga back.
+            leave = self.state[i] == s.IN_DOUBT and (i in self._convicted or i not in self._given_up)
+            return _ALL if leave and self.may_turn_back() else ("retry", "resolve with output")
+        return _ALL if self.state[i] == s.IN_DOUBT else ("retry", "skip", "resolve")
+
+    def _decidable_while_paused(self, i: int) -> bool:
+        """Whether the saga is paused and node `i`, which is in doubt or not undone, waits to be run again."""
+        if not self.paused or i in self._lingering:
+            return False
+        if self.rollback is None:
+            return self.state[i] == s.IN_DOUBT
+        return self.state[i] == s.UNDO_FAILED or (
+            self.state[i] == s.IN_DOUBT and not self._live[i] and self._has_to_undo(i)
+        )
 
     def may_turn_back(self) -> bool:
         """Whether a rollback may begin: not after a pivot completed, nor while one is in flight (its end decides)."""
@@ -260,4 +284,5 @@ class Flow:
         return self._pivots_done > 0
 
 
+_ALL: Final = ("retry", "skip", "resolve", "resolve with output")
 _EXECUTING: Final = frozenset({s.RUNNING, s.UNDOING})

@@ -21,6 +21,9 @@ from compensate.errors import CorruptLog
 class Fold(Flow):
     """What a saga's events amount to."""
 
+    _let_go = False
+    """An operator has skipped or resolved a node going forward: the rollback begins with the next event."""
+
     # -- events ------------------------------------------------------------
 
     def apply(self, event: Event) -> None:
@@ -33,6 +36,8 @@ class Fold(Flow):
             raise self._corrupt(event, f"expected seq {self.seq + 1}")
         if event.epoch < self.epoch:
             raise self._corrupt(event, f"its epoch is below {self.epoch}")
+        if self._let_go and event.type != e.SAGA_ROLLBACK:
+            raise self._corrupt(event, "a node was skipped or resolved going forward, and no rollback begins")
         node = event.node
         if node:
             i = self.plan.index.get(node)
@@ -68,6 +73,8 @@ class Fold(Flow):
         if kind == e.SAGA_ROLLBACK:
             if not self.may_turn_back():
                 raise self._corrupt(event, "a pivot completed or is in flight")
+            if self.status == s.STUCK and (self.rollback is not None or self.is_parked):
+                raise self._corrupt(event, "rollback has begun, or code is missing")
         elif kind in _ENDINGS:
             if self.executing:
                 raise self._corrupt(event, "actions or undos still run")
@@ -101,7 +108,7 @@ class Fold(Flow):
             self._open(cast(e.Created, event.data))
             return
         if kind == e.SAGA_UNPARKED:
-            if self.status != s.STUCK or self.stuck is None or not self.stuck.parked:
+            if not self.is_parked:
                 raise self._corrupt(event, "the saga is not parked")
             self._unstick()
             return
@@ -112,6 +119,8 @@ class Fold(Flow):
         self.status = after
         if kind == e.SAGA_ROLLBACK:
             self.rollback = cast(e.Rollback, event.data)
+            self.stuck = None
+            self._let_go = False
             self._turn_back()
         elif kind == e.SAGA_STUCK:
             self.stuck = cast(e.SagaStuck, event.data)
@@ -166,6 +175,7 @@ class Fold(Flow):
         self.output[i] = cast(e.Completed, event.data).output
         if self.doubted:
             self.doubted.discard(i)
+            self.deaths.pop(i, None)
         if self.rollback is not None:
             self._turn(i)
         else:
@@ -188,6 +198,7 @@ class Fold(Flow):
         data = cast(e.Failed, event.data)
         self.errors[i] = data
         self.failures[i] = self.failures.get(i, 0) + 1
+        self.deaths.pop(i, None)
         if data.clean:
             self.doubted.discard(i)
         self._after_failure(i, data.retry_at, data.error)
@@ -197,14 +208,28 @@ class Fold(Flow):
         data = cast(e.InDoubt, event.data)
         self.errors[i] = data
         self.doubted.add(i)
-        if data.reason == "crash":
-            if self.rollback is not None:
+        if data.reason in ("crash", "cut_off"):
+            if self._died(i, event, self.deaths, data.deaths, given_up=data.given_up):
+                self._convicted[i] = self._given_up[i]
+            elif self.rollback is not None:
                 self._turn(i)
             else:
                 self._queue(i)
             return
+        self.deaths.pop(i, None)
         self.failures[i] = self.failures.get(i, 0) + 1
         self._after_failure(i, data.retry_at, data.error)
+
+    def _died(self, i: int, event: Event, counts: dict[int, int], deaths: int, *, given_up: bool) -> bool:
+        """The process ended while node `i` ran. Counts a death; returns whether the node is given up for deaths."""
+        if deaths and deaths != counts.get(i, 0) + 1:
+            raise self._corrupt(event, f"{counts.get(i, 0)} deaths in a row came before")
+        if given_up:
+            counts.pop(i, None)
+            self._given_up[i] = _died_so_often(deaths)
+        elif deaths:
+            counts[i] = deaths
+        return given_up
 
     def _after_failure(self, i: int, retry_at: float | None, error: e.ErrorInfo | None) -> None:
         if retry_at is not None:
@@ -224,6 +249,8 @@ class Fold(Flow):
         self.undo_attempt[i] = event.attempt
         self.executing += 1
         self._queued[i] = 0
+        if self.deaths:
+            self.deaths.pop(i, None)
         if self._due:
             self._due.pop(i, None)
 
@@ -236,6 +263,8 @@ class Fold(Flow):
 
     def _on_undone(self, i: int, event: Event) -> None:
         self._land_undo(i, event)
+        if self.undo_deaths:
+            self.undo_deaths.pop(i, None)
         self._settle(i)
 
     def _on_undo_failed(self, i: int, event: Event) -> None:
@@ -243,8 +272,10 @@ class Fold(Flow):
         data = cast(e.UndoFailed, event.data)
         self.undo_errors[i] = data
         if data.interrupted:
-            self._queue(i)
+            if not self._died(i, event, self.undo_deaths, data.deaths, given_up=data.given_up):
+                self._queue(i)
             return
+        self.undo_deaths.pop(i, None)
         self.undo_failures[i] = self.undo_failures.get(i, 0) + 1
         if data.retry_at is not None:
             self._wait(i, data.retry_at)
@@ -295,12 +326,14 @@ class Fold(Flow):
         self._complete(begin)
 
     def _decided(self, i: int, event: Event) -> None:
-        """An operator decided about a stuck node: the saga goes on."""
+        """An operator decided about a stuck node, or one that waits while the saga is paused: the saga goes on."""
         after = self._after(i, event)
         if VERBS[event.type] not in self.choices(i):
             raise self._corrupt(event, "the node is not stuck, or not in a way that this would mend")
         self.state[i] = after
-        del self._given_up[i]
+        for of in (self._given_up, self._convicted, self.deaths, self.undo_deaths, self._due):
+            of.pop(i, None)
+        self._queued[i] = 0
         self._unstick()
 
     def _on_retried(self, i: int, event: Event) -> None:
@@ -311,7 +344,9 @@ class Fold(Flow):
 
     def _on_let_go(self, i: int, event: Event) -> None:
         self._decided(i, event)
-        if i not in self._lingering:  # a thread that still runs holds back what the node depends on (S3)
+        if self.rollback is None:
+            self._let_go = True
+        elif i not in self._lingering:  # a thread that still runs holds back what the node depends on (S3)
             self._settle(i)
 
     def _on_supplied(self, i: int, event: Event) -> None:
@@ -323,6 +358,11 @@ class Fold(Flow):
         else:
             self._pass_pivot(i)
             self._forward_from(i)
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the saga is stuck only until code that knows it is back."""
+        return self.status == s.STUCK and self.stuck is not None and bool(self.stuck.parked)
 
     def _unstick(self) -> None:
         if self.status == s.STUCK:
@@ -345,6 +385,10 @@ class Fold(Flow):
         e.RESOLVED: _on_let_go,
         e.SUPPLIED: _on_supplied,
     }
+
+
+def _died_so_often(deaths: int) -> str:
+    return f"its process died {deaths} {'time' if deaths == 1 else 'times'} while it ran"
 
 
 _ANSWERS: Final = frozenset({e.BRANCH_TAKEN, e.BRANCH_SKIPPED, e.EXPANDED})

@@ -22,6 +22,7 @@ from compensate.core.facts import Facts
 from compensate.core.flow import NEVER
 from compensate.core.log import VERBS
 from compensate.core.plan import ACTION, LAST, ROOT, Plan
+from compensate.core.standing import PLAIN, Standing
 from compensate.errors import CorruptLog, IllegalRequest
 
 UNBOUNDED: Final = 1 << 60
@@ -36,11 +37,15 @@ class Machine(Facts):
         saga_id: The saga's id; keys and jitter are made of it.
         epoch: Fencing token under which new events are written.
         grace: Seconds for which a rollback by request or deadline waits for running actions.
+        crashes: A node is given up when its process has died so many times in a row while it ran.
     """
 
-    def __init__(self, plan: Plan, saga_id: str, epoch: int = 1, grace: float = 30.0) -> None:
+    def __init__(
+        self, plan: Plan, saga_id: str, epoch: int = 1, grace: float = 30.0, *, crashes: int = 5
+    ) -> None:
         super().__init__(plan, saga_id, epoch)
         self.grace = grace
+        self.crashes = crashes
 
     @classmethod
     def fold(
@@ -51,6 +56,7 @@ class Machine(Facts):
         epoch: int,
         grace: float = 30.0,
         *,
+        crashes: int = 5,
         lingering: set[int] | None = None,
     ) -> Machine:
         """Build the machine of a stored saga, to go on under `epoch`.
@@ -61,7 +67,7 @@ class Machine(Facts):
         Raises:
             CorruptLog: The events are not a possible log.
         """
-        machine = cls(plan, saga_id, 0, grace)
+        machine = cls(plan, saga_id, 0, grace, crashes=crashes)
         if lingering is not None:
             machine._lingering = lingering
         for event in events:
@@ -73,23 +79,39 @@ class Machine(Facts):
         machine.epoch = epoch
         return machine
 
+    @property
+    def standing(self) -> Standing:
+        """How the saga stands, `unsaved` events included; a store writes it together with them."""
+        status = self.status or s.RUNNING
+        deaths, undo_deaths = self.deaths, self.undo_deaths
+        if not (deaths or undo_deaths or self.paused or status == s.STUCK):
+            return PLAIN[status]
+        most = max((*deaths.values(), *undo_deaths.values()), default=0)
+        return Standing(status, self.paused, self.is_parked, most)
+
     # -- requests ----------------------------------------------------------
 
     def roll_back(self, now: float, *, who: str = "", why: str = "", grace: float | None = None) -> bool:
-        """Begin the rollback of a running or completed saga, on request.
+        """Begin the rollback of a saga that is running, completed, or stuck going forward, on request.
+
+        A node that was given up because its process died is not run again to learn its output; it stays given up.
 
         Returns:
             `False` if a pivot is in flight: ask again when something has landed.
 
         Raises:
-            IllegalRequest: A pivot completed, or the saga is stuck, rolling back or rolled back.
+            IllegalRequest: A pivot completed or is in doubt, or the saga is parked, rolling back or rolled back, or
+                stuck rolling back.
         """
-        if self.status not in (s.RUNNING, s.COMPLETED):
+        stuck_forward = self.status == s.STUCK and self.rollback is None and not self.is_parked
+        if self.status not in (s.RUNNING, s.COMPLETED) and not stuck_forward:
             raise self._illegal("rolled back", self._why_not())
         if self._pivots_done:
             pivot = next(self.plan.names[i] for i in self.plan.pivots if self.state[i] == s.COMPLETED)
             raise self._illegal("rolled back", f"its pivot {pivot!r} has completed, and it only goes forward")
         if not self.may_turn_back():
+            if stuck_forward:
+                raise self._illegal("rolled back", f"its pivot is in doubt; {self._why_not()}")
             return False
         until = now + (self.grace if grace is None else grace)
         self._record(e.SAGA_ROLLBACK, now, e.Rollback("request", who=who, why=why, grace_until=until))
@@ -120,13 +142,16 @@ class Machine(Facts):
         self._decide_stuck(e.RETRIED, node, now, e.Decided(who, why))
 
     def skip(self, node: str, now: float, *, who: str = "", why: str = "") -> None:
-        """Leave a stuck node's effect as it is."""
+        """Leave a stuck node's effect as it is. Going forward, the saga is rolled back from there."""
         self._decide_stuck(e.SKIPPED, node, now, e.Decided(who, why))
 
     def resolve(
         self, node: str, now: float, *, who: str = "", why: str = "", output: bytes | None = None
     ) -> None:
-        """A stuck node was undone by hand; or, with `output`, this (JSON) is what its action returned."""
+        """A stuck node was undone by hand; or, with `output`, this (JSON) is what its action returned.
+
+        Without `output`, a saga that goes forward is rolled back from there.
+        """
         if output is None:
             self._decide_stuck(e.RESOLVED, node, now, e.Decided(who, why))
         else:
@@ -143,6 +168,12 @@ class Machine(Facts):
                 f"saga {self.saga_id}: {VERBS[kind]} makes no sense for node {node!r} ({self.state[i]}); {can}"
             )
         self._record_node(kind, i, 0, now, data)
+        if self._let_go:  # nothing can follow a node that has no output
+            decided = cast(e.Decided, data)
+            until = now + self.grace
+            self._record(
+                e.SAGA_ROLLBACK, now, e.Rollback("request", node, decided.who, decided.why, grace_until=until)
+            )
 
     def park(self, reason: str, now: float) -> None:
         """Code that this saga needs is not there: stuck until it is back. Only before anything was dispatched."""
@@ -155,9 +186,8 @@ class Machine(Facts):
     def _why_not(self) -> str:
         if self.status != s.STUCK:
             return f"it is {(self.status or '').replace('_', ' ')} already"
-        parked = self.stuck is not None and self.stuck.parked
         return "it is stuck; " + (
-            "bring the missing code back" if parked else "decide about its stuck nodes first"
+            "bring the missing code back" if self.is_parked else "decide about its stuck nodes first"
         )
 
     def _illegal(self, what: str, why: str) -> IllegalRequest:
@@ -177,6 +207,7 @@ class Machine(Facts):
             or self._late
             or self._alarm != NEVER
             or self.doubted
+            or self.undo_deaths
             or self._lingering
             or self.plan.pivots
         )
@@ -258,7 +289,7 @@ class Machine(Facts):
         if self._alarm <= now:
             self._ring(now, commands)
         if self.rollback is None:
-            if self._given_up or self._late:
+            if self._late or len(self._given_up) > len(self._convicted):
                 self._consider_turning_back(now)
             if self._asks and self._ask(commands):
                 return commands
@@ -304,8 +335,9 @@ class Machine(Facts):
     def _consider_turning_back(self, now: float) -> None:
         if not self.may_turn_back():
             return
-        if self._given_up:
-            first = next(iter(self._given_up))
+        failed = [i for i in self._given_up if i not in self._convicted]
+        if failed:
+            first = failed[0]
             data = e.Rollback("failure", self.plan.names[first], why=self._given_up[first])
         else:
             data = e.Rollback("deadline", why="its deadline passed", grace_until=now + self.grace)

@@ -62,7 +62,8 @@ NODE: Final[dict[str, dict[NodeState, NodeState]]] = {
 """NODE[event type][state before] = state after."""
 
 SAGA: Final[dict[str, dict[SagaStatus, SagaStatus]]] = {
-    e.SAGA_ROLLBACK: {RUNNING: ROLLING_BACK, COMPLETED: ROLLING_BACK},
+    # From `stuck` only while the saga goes forward.
+    e.SAGA_ROLLBACK: {RUNNING: ROLLING_BACK, COMPLETED: ROLLING_BACK, STUCK: ROLLING_BACK},
     e.SAGA_COMPLETED: {RUNNING: COMPLETED},
     e.SAGA_ROLLED_BACK: {ROLLING_BACK: ROLLED_BACK},
     e.SAGA_STUCK: {RUNNING: STUCK, ROLLING_BACK: STUCK},
@@ -71,8 +72,8 @@ SAGA: Final[dict[str, dict[SagaStatus, SagaStatus]]] = {
 }
 """SAGA[event type][status before] = status after.
 
-Out of `stuck` leads an operator's decision about a node, or `saga_unparked`: back to the direction in which the saga
-was going (`UNSTICK`).
+An operator's decision about a node, or `saga_unparked`, also leads out of `stuck`: back to the direction in which the
+saga was going (`UNSTICK`).
 """
 
 UNSTICK: Final = frozenset({e.RETRIED, e.SKIPPED, e.RESOLVED, e.SUPPLIED, e.SAGA_UNPARKED})

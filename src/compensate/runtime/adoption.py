@@ -7,8 +7,9 @@ from typing import Final
 
 from compensate.core import states as s
 from compensate.errors import CompensateError, CorruptLog, SagaNotFound, StoreError, Unavailable
-from compensate.runtime.execution import Change
+from compensate.runtime.execution import Change, Execution
 from compensate.runtime.host import Host
+from compensate.runtime.suspects import Suspects
 from compensate.stores.base import Damaged, StoredSaga
 
 _BATCH: Final = 1_000
@@ -23,10 +24,20 @@ class Adoption:
     One claim at a time, and until its sagas are live: a second claim of a saga would raise its epoch and fence the
     first. What a claim of unknown outcome may have brought is looked for later, since a store gives nobody a saga
     that a living coordinator owns.
+
+    Suspects (see `suspects`) are left out of all this, except where an operator asks something of one.
+
+    Args:
+        host: Runs what is claimed.
+        recovers: Whether it goes on with every saga that nobody alive owns, or only with those that are asked for.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, recovers: bool = True) -> None:
         self._host = host
+        self._recovers = recovers
+        self.suspects = Suspects(host, self._next_suspect)
+        self._put_off: dict[str, int] = {}
+        """Suspects that are to be gone on with here in their turn, and how suspicious they are."""
         self._lock = asyncio.Lock()
         self._unsure = False
         self._wanted: set[str] = set()
@@ -43,7 +54,11 @@ class Adoption:
             async with self._lock:
                 try:
                     claimed = await host.setting.store.claim(
-                        host.owner, host.setting.clock.now(), limit=_BATCH, parked=parked
+                        host.owner,
+                        host.setting.clock.now(),
+                        limit=_BATCH,
+                        parked=parked,
+                        below=self.suspects.threshold,
                     )
                 except StoreError:
                     self._unsure = True
@@ -73,7 +88,7 @@ class Adoption:
                 except CorruptLog as error:
                     claimed = Damaged(saga_id, error)
                 host.orphans.discard(saga_id)
-                if claimed is not None:
+                if claimed is not None and not await self._puts_off(claimed):
                     await host.adopt_all([claimed])
         await self._try_wanted()
 
@@ -94,14 +109,27 @@ class Adoption:
                         break
 
     async def wanted(self, saga_id: str) -> None:
-        """Go on with one saga: now, or when whoever else alive owns it no longer does. Raises as `one`."""
-        if await self.one(saga_id) is None:
+        """Go on with one saga: now, or when whoever else alive owns it no longer does; with a suspect in its turn.
+
+        Raises: What `Store.claim_one` and `Host.adopt` raise.
+        """
+        if not await self._go_on(saga_id):
             self._wanted.add(saga_id)
+
+    async def _go_on(self, saga_id: str) -> bool:
+        """Go on with one saga. Returns `False` if somebody else alive owns it."""
+        async with self._lock:
+            if saga_id in self._host.live:
+                return True
+            claimed = await self._claim(saga_id)
+            if claimed is not None and not await self._puts_off(claimed):
+                await self._host.adopt(claimed)
+            return claimed is not None
 
     async def _try_wanted(self) -> None:
         for saga_id in sorted(self._wanted):
             try:
-                if await self.one(saga_id) is None:
+                if not await self._go_on(saga_id):
                     continue
             except Unavailable:
                 raise
@@ -127,6 +155,67 @@ class Adoption:
                 return False
             claimed = await self._claim(saga_id)
             return None if claimed is None else await self._host.adopt(claimed, change)
+
+    # -- suspects ----------------------------------------------------------
+
+    def try_suspects(self) -> None:
+        """Begin to run suspects in the background, one after the other."""
+        self.suspects.look()
+
+    def under_way(self) -> list[asyncio.Task[None]]:
+        """Background tasks; to be cancelled at shutdown."""
+        return self.suspects.under_way()
+
+    async def _puts_off(self, claimed: StoredSaga | Damaged) -> bool:
+        """Whether a saga that was claimed is a suspect. It is released then, and run in its turn."""
+        if isinstance(claimed, Damaged):
+            return False
+        record = claimed.record
+        if record.status in s.ENDS or record.suspicion < self.suspects.threshold:
+            return False
+        self._put_off[record.id] = record.suspicion
+        done = self._host.setting.store.release(record.id, record.epoch)
+        if done is not None:
+            await done
+        return True
+
+    async def _next_suspect(self) -> tuple[bool, Execution | None]:
+        """Claim and adopt the next suspect: see `suspects.Take`."""
+        host = self._host
+        store, now = host.setting.store, host.setting.clock.now()
+        async with self._lock:
+            if self._recovers:
+                try:
+                    found = await store.claim(host.owner, now, limit=1, least=self.suspects.threshold)
+                except StoreError:
+                    self._unsure = True
+                    raise
+                claimed = found[0] if found else None
+                self._put_off.clear()  # such a claim finds them too
+                more = claimed is not None
+            else:
+                claimed = await self._claim_put_off()
+                more = bool(self._put_off)
+            if claimed is None:
+                return more, None
+            more = await host.adopt_or_report(claimed) and more
+            return more, None if isinstance(claimed, Damaged) else host.live.get(claimed.record.id)
+
+    async def _claim_put_off(self) -> StoredSaga | Damaged | None:
+        """Claim the least suspicious of the sagas that were put off."""
+        if not self._put_off:
+            return None
+        saga_id = min(self._put_off, key=lambda saga_id: (self._put_off[saga_id], saga_id))
+        del self._put_off[saga_id]
+        try:
+            claimed = await self._claim(saga_id)
+        except SagaNotFound:
+            return None
+        except CorruptLog as error:
+            return Damaged(saga_id, error)
+        if claimed is None:
+            self._wanted.add(saga_id)  # somebody else alive has it now
+        return claimed
 
     async def _claim(self, saga_id: str) -> StoredSaga | None:
         host = self._host

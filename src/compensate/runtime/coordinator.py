@@ -75,6 +75,9 @@ class Coordinator:
         threads: How many of those may be plain functions, each in a worker thread. One that waits for another saga
             keeps its thread: if all do, and those sagas have plain functions too, nothing goes on. Use subsagas, or
             `async def`, for what waits.
+        crashes: A node during whose action or undo the process has died so many times in a row is given up: the saga
+            is stuck there, and an operator decides. A process that drained, or released the saga, did not die. Sagas
+            that come near to it are run after all others and one at a time.
         clock: Where time comes from.
         observers: Told of events that have just become durable.
         inject: Faults on order, by path of node, for tests and drills; warns of a path that none of `sagas` has.
@@ -99,6 +102,7 @@ class Coordinator:
         recover: bool = True,
         max_actions: int = 1_000,
         threads: int = 32,
+        crashes: int = 5,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
         inject: Mapping[str, Inject] | None = None,
@@ -114,7 +118,7 @@ class Coordinator:
         self.owner = (
             check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         )
-        check_numbers(lease, poll, grace, drain, max_actions, threads)
+        check_numbers(lease, poll, grace, drain, max_actions, threads, crashes)
         self._lease = lease
         self._poll = poll
         self._drain = drain
@@ -133,8 +137,8 @@ class Coordinator:
             inject=inject,
             report=self._report,
         )
-        self._host = Host(self._setting, self.registry, self.owner, grace)
-        self._adoption = Adoption(self._host)
+        self._host = Host(self._setting, self.registry, self.owner, grace, crashes)
+        self._adoption = Adoption(self._host, recovers=recover)
         self._background: list[asyncio.Task[None]] = []
         self._requests = Requests(self._host, self._adoption, poll)
         self._stopped = asyncio.Event()
@@ -216,7 +220,7 @@ class Coordinator:
 
     async def _close(self) -> None:
         await self._host.stop(self._drain)
-        others = [*self._background, *self._requests.under_way()]
+        others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -236,10 +240,9 @@ class Coordinator:
         """
         running = {job: saga_id for job, saga_id in self._setting.left_behind.items() if not job.over}
         kept = sorted(set(running.values()))
-        if not kept:
-            await self.store.leave(self.owner)
-            return
         await self.store.leave(self.owner, keep=kept)
+        if not kept:
+            return
         logger.warning(
             "coordinator %s: closed while the functions of %d sagas still run in threads (%s); they stay owned by it "
             "until those have ended",
@@ -283,6 +286,7 @@ class Coordinator:
                     await self._adoption.all()
                 await self._adoption.orphans()
                 await self._requests.look()
+                self._adoption.try_suspects()
             except Exception as error:  # whatever it is, orphans and requests have to be looked for
                 self._report("the store could not be looked through; trying again", error)
 

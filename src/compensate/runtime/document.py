@@ -26,6 +26,7 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.names import check_name, check_saga_id
 from compensate.core.plan import Plan
+from compensate.core.standing import PLAIN
 from compensate.errors import ActionNotFound, CompensateError, DeserializeFailed, IllegalRequest, NameInvalid
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.runs import Snapshot
@@ -96,7 +97,13 @@ async def import_document(
     assert fold.status is not None
     encoded = r.encode_dag(dag)
     saga = NewSaga(
-        document.saga_id, dag.name, r.fingerprint(encoded), encoded, events, fold.status, document.created
+        document.saga_id,
+        dag.name,
+        r.fingerprint(encoded),
+        encoded,
+        events,
+        PLAIN[fold.status],
+        document.created,
     )
     done = store.create(saga, IMPORTED)
     if done is not None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
@@ -21,6 +22,7 @@ from compensate.core.names import check_saga_id
 from compensate.core.plan import Plan
 from compensate.errors import (
     ActionFailed,
+    CompensateError,
     DefinitionError,
     IllegalRequest,
     ParamsInvalid,
@@ -34,7 +36,7 @@ from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import ADVICE, Inject, misfit
 from compensate.runtime.runs import ending, error_of, output_of
-from compensate.runtime.setting import Setting
+from compensate.runtime.setting import Setting, check_crashes
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
 
@@ -65,6 +67,8 @@ class SagaExecutor(Generic[T]):
         pool: Where plain functions run; by default, up to 32 threads of its own.
         inject: Faults on order, by path of node; for one that could never fire, `DefinitionError`.
         grace: Seconds for which a rollback by request waits for running actions.
+        crashes: A node during whose action or undo the process has died so many times in a row is given up: the saga
+            is stuck there. For that the executor is built anew after each death, with `from_stored`.
     """
 
     @overload
@@ -80,6 +84,7 @@ class SagaExecutor(Generic[T]):
         pool: Executor | None = ...,
         inject: Mapping[str, Inject] | None = ...,
         grace: float = ...,
+        crashes: int = ...,
     ) -> None: ...
     @overload  # a bare dag does not say what it returns
     def __init__(
@@ -94,6 +99,7 @@ class SagaExecutor(Generic[T]):
         pool: Executor | None = ...,
         inject: Mapping[str, Inject] | None = ...,
         grace: float = ...,
+        crashes: int = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -107,6 +113,7 @@ class SagaExecutor(Generic[T]):
         pool: Executor | None = None,
         inject: Mapping[str, Inject] | None = None,
         grace: float = 30.0,
+        crashes: int = 5,
     ) -> None:
         self.saga = saga
         self.id = ids.next() if saga_id is None else check_saga_id(saga_id)
@@ -115,6 +122,10 @@ class SagaExecutor(Generic[T]):
         self._is_ours = isinstance(store, str)
         self._opened = not self._is_ours
         self._grace = grace
+        check_crashes("SagaExecutor", crashes)
+        self._crashes = crashes
+        # Nobody else's: that another process dies while it runs the saga is seen by the name that it left.
+        self._owner = f"{OWNER}-{ids.next()}"
         self._setting = Setting(
             self.store, clock or SystemClock(), deps, pool=pool, inject=inject, report=_report
         )
@@ -182,7 +193,13 @@ class SagaExecutor(Generic[T]):
 
     def _fold(self, stored: StoredSaga, lingering: set[int] | None = None) -> Machine:
         return Machine.fold(
-            self._plan, self.id, stored.events, stored.record.epoch, self._grace, lingering=lingering
+            self._plan,
+            self.id,
+            stored.events,
+            stored.record.epoch,
+            self._grace,
+            crashes=self._crashes,
+            lingering=lingering,
         )
 
     # -- life --------------------------------------------------------------
@@ -275,6 +292,7 @@ class SagaExecutor(Generic[T]):
             self._cut_off = True
             # Whatever goes on from the log must not meet what still runs here.
             await self._give_up(execution)
+            await self._release(execution)
             raise
         finally:
             if pool is not None:
@@ -293,6 +311,13 @@ class SagaExecutor(Generic[T]):
             running.append(task)
         if running:
             await asyncio.wait(running)
+
+    async def _release(self, execution: Execution) -> None:
+        """The saga was cut off, and the process lives: what ends from here on is no death."""
+        with suppress(CompensateError):
+            done = self.store.release(self.id, execution.machine.epoch)
+            if done is not None:
+                await done
 
     def _decode(self, data: bytes) -> T:
         saga = self.saga
@@ -315,18 +340,18 @@ class SagaExecutor(Generic[T]):
             definition = saga.definition
             params, encoded = saga.encode_params(*args, **kwargs), definition.encoded
             name, fingerprint, seconds = saga.name, definition.fingerprint, saga.deadline
-        machine = Machine(self._plan, self.id, 1, self._grace)
+        machine = Machine(self._plan, self.id, 1, self._grace, crashes=self._crashes)
         now = self._setting.clock.now()
         machine.create(params, now, None if seconds is None else now + seconds)
 
         def created(events: list[Event]) -> NewSaga:
-            return NewSaga(self.id, name, fingerprint, encoded, events, machine.status or s.RUNNING, now)
+            return NewSaga(self.id, name, fingerprint, encoded, events, machine.standing, now)
 
         return self._execute(machine, created)
 
     def _execute(self, machine: Machine, new: Callable[[list[Event]], NewSaga] | None = None) -> Execution:
         execution = Execution(machine, self._bindings, self._setting, new)
-        execution.owner = OWNER
+        execution.owner = self._owner
         execution.log = self.events
         return execution
 
@@ -337,13 +362,13 @@ class SagaExecutor(Generic[T]):
         if old is not None:
             await self._give_up(old)  # it may just be doing so, or have been cut off in that too
         now = self._setting.clock.now()
-        stored = await self.store.claim_one(self.id, OWNER, now)
+        stored = await self.store.claim_one(self.id, self._owner, now)
         if stored is None:
             raise IllegalRequest(f"saga {self.id}: a live coordinator owns it; ask that one")
         self.events[:] = stored.events
         machine = self._fold(stored, None if old is None else old.machine.lingering)
         if machine.status not in s.ENDS:
-            machine.interrupted(now)
+            machine.interrupted(now, died=stored.died)
         execution = self._execute(machine)
         if old is not None:
             old.heir = execution

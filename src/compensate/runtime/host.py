@@ -47,13 +47,17 @@ class Host:
         registry: Today's actions.
         owner: Name under which sagas are claimed.
         grace: Seconds for which rollbacks wait for running actions.
+        crashes: A node is given up when its process has died so many times in a row while it ran.
     """
 
-    def __init__(self, setting: Setting, registry: ActionRegistry, owner: str, grace: float) -> None:
+    def __init__(
+        self, setting: Setting, registry: ActionRegistry, owner: str, grace: float, crashes: int
+    ) -> None:
         self.setting = setting
         self.registry = registry
         self.owner = owner
         self.grace = grace
+        self.crashes = crashes
         self.live: dict[str, Execution] = {}
         self.tasks: dict[str, asyncio.Task[s.SagaStatus | None]] = {}
         self.damaged: dict[str, BaseException] = {}
@@ -77,13 +81,12 @@ class Host:
         """
         if saga_id in self.live:
             raise SagaExists(f"saga {saga_id}: the id is taken")
-        machine = Machine(saga.plan, saga_id, 1, self.grace)
+        machine = Machine(saga.plan, saga_id, 1, self.grace, crashes=self.crashes)
         now = self.setting.clock.now()
         machine.create(params, now, None if deadline is None else now + deadline)
 
         def new(events: list[Event]) -> NewSaga:
-            status = machine.status or s.RUNNING
-            return NewSaga(saga_id, saga.name, saga.fingerprint, saga.encoded, events, status, now)
+            return NewSaga(saga_id, saga.name, saga.fingerprint, saga.encoded, events, machine.standing, now)
 
         execution = Execution(machine, self._bindings_of(saga), self.setting, new)
         execution.owner = self.owner
@@ -121,18 +124,21 @@ class Host:
 
         They are adopted side by side, so that what they write first shares commits.
         """
-        await asyncio.gather(*(self._adopt_or_report(stored) for stored in claimed))
+        await asyncio.gather(*(self.adopt_or_report(stored) for stored in claimed))
 
-    async def _adopt_or_report(self, stored: StoredSaga | Damaged) -> None:
+    async def adopt_or_report(self, stored: StoredSaga | Damaged) -> bool:
+        """Go on with one saga that was claimed. Returns `False` if that is to be tried again later."""
         if isinstance(stored, Damaged):
             self._report_damaged(stored.saga_id, stored.error)
-            return
+            return True
         try:
             await self.adopt(stored)
         except (Fenced, Conflict, Unavailable) as error:
             self.setting.report(f"saga {stored.record.id} could not be adopted; trying again", error)
+            return False
         except Exception as error:
             self._report_damaged(stored.record.id, error)
+        return True
 
     def _report_damaged(self, saga_id: str, error: BaseException) -> None:
         self.damaged[saga_id] = error
@@ -161,7 +167,7 @@ class Host:
                 await self._retire(old)
             execution = self._fold(stored, epoch, old)
             machine = execution.machine
-            owed = self._prepare(execution, change)
+            owed = self._prepare(execution, change, died=stored.died)
             if machine.status in s.ENDS:
                 if machine.unsaved:
                     await execution.save()  # an end releases the saga
@@ -199,7 +205,7 @@ class Host:
         if ends:
             await asyncio.wait(ends, timeout=_RETIREMENT)
 
-    def _prepare(self, execution: Execution, change: Change | None) -> bool:
+    def _prepare(self, execution: Execution, change: Change | None, *, died: bool) -> bool:
         """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""
         machine = execution.machine
         now = self.setting.clock.now()
@@ -211,14 +217,14 @@ class Host:
                     f"saga {execution.id}: {missing}; nothing was changed; ask again where code that knows it is loaded"
                 )
             if machine.status not in s.ENDS:
-                machine.interrupted(now)  # nothing runs in a saga that is stuck
+                machine.interrupted(now, died=died)  # nothing runs in a saga that is stuck
                 machine.park(missing, now)
                 self.setting.report(f"saga {execution.id} is parked", NotFound(missing))
             return False
         if machine.stuck is not None and machine.stuck.parked:
             machine.unpark(now)
         if machine.status not in s.ENDS:
-            machine.interrupted(now)
+            machine.interrupted(now, died=died)
         return change is not None and not change(execution, now)
 
     def _fold(self, stored: StoredSaga, epoch: int, old: Execution | None) -> Execution:
@@ -236,7 +242,15 @@ class Host:
             else:
                 self._keep(fingerprint, bindings)
         lingering = None if old is None else old.machine.lingering
-        machine = Machine.fold(bindings.plan, saga_id, stored.events, epoch, self.grace, lingering=lingering)
+        machine = Machine.fold(
+            bindings.plan,
+            saga_id,
+            stored.events,
+            epoch,
+            self.grace,
+            crashes=self.crashes,
+            lingering=lingering,
+        )
         execution = Execution(machine, bindings, self.setting)
         execution.owner = self.owner
         if old is not None:

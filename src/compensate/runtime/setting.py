@@ -21,7 +21,7 @@ Observer = Callable[[str, Sequence[Event]], None]
 
 
 def check_numbers(
-    lease: float, poll: float, grace: float, drain: float, max_actions: int, threads: int
+    lease: float, poll: float, grace: float, drain: float, max_actions: int, threads: int, crashes: int
 ) -> None:
     """Refuse settings of a coordinator that make no sense.
 
@@ -37,6 +37,17 @@ def check_numbers(
     for name, count in (("max_actions", max_actions), ("threads", threads)):
         if count < 1:
             raise DefinitionError(f"Coordinator: {name} is {count}; give 1 or more")
+    check_crashes("Coordinator", crashes)
+
+
+def check_crashes(whose: str, crashes: int) -> None:
+    """Refuse a number of deaths that cannot be reached.
+
+    Raises:
+        DefinitionError: It is below 1.
+    """
+    if crashes < 1:
+        raise DefinitionError(f"{whose}: crashes is {crashes}; give 1 or more")
 
 
 def check_page(status: object, limit: object) -> None:

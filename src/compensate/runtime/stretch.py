@@ -78,4 +78,5 @@ async def backward(execution: Execution, i: int) -> None:
 
 def _never_called(execution: Execution) -> None:
     """The log had to be read again, and holds perhaps the start of a node that nobody has called."""
-    execution.machine.interrupted(execution.setting.clock.now(), except_for=execution.crew.running)
+    now = execution.setting.clock.now()
+    execution.machine.interrupted(now, except_for=execution.crew.running, died=False)

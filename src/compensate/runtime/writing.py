@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Final
 
 from compensate.core import events as e
-from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.errors import CompensateError, Conflict, CorruptLog, Fenced, StoreError, Unavailable
@@ -98,7 +97,7 @@ class Writing:
         try:
             if self._new is None:
                 done = self.setting.store.append(
-                    machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.status or s.RUNNING
+                    machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.standing
                 )
             else:
                 done = self.setting.store.create(self._new(events), self.owner)
@@ -187,7 +186,13 @@ class Writing:
                 f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}"
             )
         machine = Machine.fold(
-            self.bindings.plan, self.id, stored.events, old.epoch, old.grace, lingering=old.lingering
+            self.bindings.plan,
+            self.id,
+            stored.events,
+            old.epoch,
+            old.grace,
+            crashes=old.crashes,
+            lingering=old.lingering,
         )
         self.machine = self.values.machine = machine
         now = self.setting.clock.now()
@@ -197,7 +202,8 @@ class Writing:
                     machine.record_again(event, now)
                 except CorruptLog:
                     continue  # it is in the log already
-        machine.interrupted(now, except_for=self.in_flight())
+        # This process lives: the log holds the start of what was never called here.
+        machine.interrupted(now, except_for=self.in_flight(), died=False)
         return False
 
     async def _load_patiently(self) -> StoredSaga:

@@ -13,6 +13,16 @@ when its owner is not alive: its lease ran out, or the store knows by a surer si
 (a lock that died with the process). Each claim raises the saga's epoch by one.
 A saga that ends is released in the same write.
 
+**Deaths.** An owner that is no longer alive has died, unless it left: `leave`
+releases its sagas, except those named in `keep`, and marks the owner as drained.
+The end of a drained owner is no death, and neither is `release`, nor that an owner
+claims its own saga again. A claim of a saga whose recorded owner has died marks
+the saga as `died`; so does the forgetting of a dead owner, and the joining of a
+new process under its name. The mark stands until the next append, also through
+releases and further claims, because only an append can record the death.
+`SagaRecord.suspicion` adds that death to the recorded ones; claims order and
+select sagas by it.
+
 **Fencing.** `append` checks epoch and sequence in the transaction that writes,
 under the saga's row lock. No event of an older epoch is ever added after a claim.
 
@@ -25,12 +35,13 @@ write may have happened.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from compensate.core.events import Event
+from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import CompensateError
 
@@ -52,7 +63,7 @@ class NewSaga(msgspec.Struct, frozen=True):
         fingerprint: `codec.records.fingerprint(dag)`; checked when the saga is loaded.
         dag: The dag, encoded. Stores keep equal dags once.
         events: The first events, from seq 1, in epoch 1.
-        status: Status after them.
+        standing: How the saga stands after them.
         at: When, in seconds since the epoch.
     """
 
@@ -61,7 +72,7 @@ class NewSaga(msgspec.Struct, frozen=True):
     fingerprint: str
     dag: bytes
     events: Sequence[Event]
-    status: SagaStatus
+    standing: Standing
     at: float
 
 
@@ -80,6 +91,8 @@ class SagaRecord(msgspec.Struct, frozen=True):
         last_seq: Seq of its last event.
         created_at: Seconds since the epoch.
         updated_at: When the last event was written.
+        deaths: As of `last_seq`: see `Standing.deaths`.
+        died: Whether an owner of it has died since the last event was written.
     """
 
     id: str
@@ -93,6 +106,13 @@ class SagaRecord(msgspec.Struct, frozen=True):
     last_seq: int
     created_at: float
     updated_at: float
+    deaths: int = 0
+    died: bool = False
+
+    @property
+    def suspicion(self) -> int:
+        """How many processes in a row have died while one node of it ran, the last one included if it has just died."""
+        return self.deaths + self.died
 
 
 class StoredSaga(msgspec.Struct, frozen=True):
@@ -101,6 +121,11 @@ class StoredSaga(msgspec.Struct, frozen=True):
     record: SagaRecord
     dag: bytes
     events: list[Event]
+
+    @property
+    def died(self) -> bool:
+        """Whether what ran at the end of the log was running when its process died."""
+        return self.record.died
 
 
 class Damaged(msgspec.Struct, frozen=True):
@@ -177,17 +202,50 @@ class Store(Protocol):
         """Prolong the lease. `False`: it had run out, and sagas may have been claimed; the caller joins again."""
         ...
 
-    async def leave(self, owner: str) -> None:
-        """Release every saga of `owner` and forget it."""
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
+        """Release the sagas of `owner`, and forget it, or keep it alive for the sagas in `keep`.
+
+        Without `keep` every saga is released and the owner is forgotten. With `keep` those sagas stay with the owner,
+        because a thread of its process still works on them. The owner is then marked as drained and counts as alive
+        without a lease, also after this store is closed, until its process ends or `retire` is called; from then on
+        anybody can claim those sagas. May be called again.
+
+        Where the store cannot see the end of a process (no file locks), the lease that the owner has decides.
+        """
+        ...
+
+    def retire(self, owner: str) -> None:
+        """End an owner that left and kept sagas: the last thread that worked on them has ended.
+
+        May be called from any thread, also after `close`, and for an owner that is not known any more. It waits for
+        nothing.
+        """
         ...
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
-        """Claim sagas that have not ended and whose owner is not alive, oldest first; with `parked`, parked ones too.
+        """Claim sagas that have not ended and whose owner is not alive.
 
-        `owner` has joined. Sagas that it owns already are left alone, even if its own lease ran out. A damaged saga is
-        claimed and returned as `Damaged`; it never hides the others.
+        Those with the least suspicion come first, among equals the oldest. At a suspicion of 3, 5, 7 ... the youngest
+        comes first: of two sagas that have died together so far, each is then tried without the other some time.
+
+        A damaged saga is claimed and returned as `Damaged`; it never hides the others.
+
+        Args:
+            owner: Has joined. Sagas that it owns already are left alone, even if its own lease ran out.
+            now: The time.
+            limit: The most to claim.
+            parked: Claim parked sagas too.
+            least: Only sagas of at least this suspicion.
+            below: Only sagas of less than this suspicion.
         """
         ...
 
@@ -210,7 +268,7 @@ class Store(Protocol):
     # -- logs --------------------------------------------------------------
 
     def create(self, saga: NewSaga, owner: str) -> Done:
-        """Store a new saga at epoch 1, owned by `owner` (by nobody if its status is an end).
+        """Store a new saga at epoch 1, owned by `owner` (by nobody if its status is an end), with its standing.
 
         Raises:
             SagaExists: The id is taken. Nothing was changed.
@@ -219,16 +277,16 @@ class Store(Protocol):
         ...
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
-        """Add events behind `expected_seq`, atomically; all or nothing.
+        """Add events behind `expected_seq`, atomically; all or nothing. Takes the mark `died` away.
 
         Args:
             saga_id: Whose log.
             epoch: Must be the saga's epoch.
             expected_seq: Must be the seq of its last event.
             events: With gap-free seqs from `expected_seq + 1`; at least one.
-            status: The saga's status after them.
+            standing: How the saga stands after them; written as it is.
 
         Raises:
             SagaNotFound: There is no such saga.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from compensate.codec.records import fingerprint, from_json, to_json
-from compensate.core import events as e
 from compensate.core.events import Event
 from compensate.core.names import LONGEST
-from compensate.core.states import STUCK, SagaStatus
+from compensate.core.states import SagaStatus
 from compensate.errors import (
     CompensateError,
     Conflict,
@@ -25,18 +24,10 @@ from compensate.stores.base import SagaRecord, StoredSaga
 STATUSES: Final = frozenset(get_args(SagaStatus))
 
 
-def flags(events: Iterable[Event], status: SagaStatus, paused: bool, parked: bool) -> tuple[bool, bool]:
-    """Whether a saga is paused and parked after `events`, given how it stood before."""
-    for event in events:
-        if event.node:
-            continue
-        if event.type == e.SAGA_PAUSED:
-            paused = True
-        elif event.type == e.SAGA_RESUMED:
-            paused = False
-        elif event.type == e.SAGA_STUCK:
-            parked = isinstance(event.data, e.SagaStuck) and bool(event.data.parked)
-    return paused, parked and status == STUCK
+def claim_order(suspicion: int, created_at: float, saga_id: str) -> tuple[int, float, str]:
+    """Sorts sagas as `Store.claim` takes them."""
+    youngest_first = suspicion >= 3 and suspicion % 2 == 1
+    return suspicion, -created_at if youngest_first else created_at, saga_id
 
 
 def fits(events: Sequence[Event], epoch: int, expected_seq: int) -> bool:

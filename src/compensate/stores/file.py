@@ -14,7 +14,7 @@ To list or claim sagas, every file is looked at: this store is for hundreds or s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from heapq import nsmallest
 from pathlib import Path
@@ -24,7 +24,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from compensate.core.events import Event
-from compensate.core.states import COMPLETED, ENDS, ROLLED_BACK, STUCK, SagaStatus
+from compensate.core.standing import Standing
+from compensate.core.states import COMPLETED, ROLLED_BACK, STUCK, SagaStatus
 from compensate.errors import CompensateError, SagaNotFound, Unavailable
 from compensate.stores.base import (
     Answer,
@@ -37,6 +38,7 @@ from compensate.stores.base import (
     Verb,
 )
 from compensate.stores.common import (
+    claim_order,
     cursor_at,
     cursor_key,
     fits,
@@ -46,7 +48,7 @@ from compensate.stores.common import (
 )
 from compensate.stores.disk import Disk, FolderLock
 from compensate.stores.file_desk import Owners, Requests, Sheet, StoredRequest
-from compensate.stores.file_log import Log, Signature, first_lines, next_state
+from compensate.stores.file_log import Log, Signature, State, first_lines, next_state
 from compensate.stores.file_names import encode_id
 from compensate.stores.file_shelf import Shelf
 from compensate.stores.liveness import Liveness
@@ -64,6 +66,18 @@ _BATCH: Final = 64
 
 _PAUSES: Final = (*(0.001 for _ in range(20)), *(0.01 for _ in range(498)))
 """Seconds between tries to get the folder's lock; five in all."""
+
+
+def _died(state: State, owners: Owners, claimant: str) -> bool:
+    """Whether a saga that `claimant` may claim has lost its process."""
+    return state.died or (state.owner not in (None, claimant) and state.owner not in owners.drained)
+
+
+def _order(log: Log, owners: Owners, claimant: str) -> tuple[int, float, str]:
+    state = log.state
+    # What is damaged says nothing reliable; somebody is told of it with the first claim.
+    suspicion = 0 if state is None or log.error is not None else state.deaths + _died(state, owners, claimant)
+    return claim_order(suspicion, log.created_at, log.id)
 
 
 class _Busy(Exception):
@@ -196,9 +210,12 @@ class FileStore:
                 raise Unavailable(
                     f"{self.url}: another living process goes by the owner name {owner}; take another"
                 )
+            owners = self._owners.read()
             if owner not in self._joined:
-                self._release_all(owner)  # left by an earlier life of that name
-            self._owners.read().leases[owner] = now + lease
+                # Left by an earlier life of that name.
+                self._release_all(owner, died=owner not in owners.drained)
+            owners.forget(owner)
+            owners.leases[owner] = now + lease
             self._owners.write(self._disk)
             self._joined.add(owner)
 
@@ -211,28 +228,41 @@ class FileStore:
             owners = self._owners.read()
             if not owners.alive(owner, now):
                 return False
-            owners.leases[owner] = now + lease
-            self._owners.write(self._disk)
+            if owner not in owners.drained:
+                owners.leases[owner] = now + lease
+                self._owners.write(self._disk)
             return True
 
         return await self._run(f"renewing the lease of {owner}", renew)
 
-    async def leave(self, owner: str) -> None:
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
         """As `Store.leave`."""
 
         def leave() -> None:
-            self._release_all(owner)
-            if self._owners.read().leases.pop(owner, None) is not None:
+            self._release_all(owner, keep)
+            owners = self._owners.read()
+            if keep:
+                self._liveness.keep(owner)
+                if owner in owners.leases and owner not in owners.drained:
+                    owners.drained.append(owner)
+                    self._owners.write(self._disk)
+                return
+            if owners.forget(owner):
                 self._owners.write(self._disk)
             self._joined.discard(owner)
             self._liveness.drop(owner)
 
         await self._run(f"letting owner {owner} leave", leave)
 
-    def _release_all(self, owner: str) -> None:
+    def retire(self, owner: str) -> None:
+        """As `Store.retire`."""
+        self._liveness.retire(owner)
+
+    def _release_all(self, owner: str, keep: Collection[str] = (), *, died: bool = False) -> None:
         for log in self._shelf.scan():
-            if log.error is None and log.sound().owner == owner:
-                log.add(self._disk, msgspec.structs.replace(log.sound(), owner=None))
+            if log.error is None and log.sound().owner == owner and log.id not in keep:
+                state = log.sound()
+                log.add(self._disk, msgspec.structs.replace(state, owner=None, died=state.died or died))
 
     def _bury(self, owner: str) -> Owners:
         """Forget the other owners whose processes are gone; those that are left."""
@@ -241,7 +271,9 @@ class FileStore:
         if dead:
             try:
                 for other in dead:
-                    del owners.leases[other]
+                    if other in owners.drained:
+                        self._release_all(other)
+                    owners.forget(other)
                 self._owners.write(self._disk)
             except BaseException:
                 self._liveness.spare(dead)
@@ -250,19 +282,33 @@ class FileStore:
         return owners
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
         """As `Store.claim`. A damaged log is not written to; its claimant is told of it once."""
 
         def claim() -> list[StoredSaga | Damaged]:
             owners = self._bury(owner)
             free = [
-                log for log in self._shelf.scan() if self._is_free(log, owners, owner, now, parked=parked)
+                (_order(log, owners, owner), log)
+                for log in self._shelf.scan()
+                if self._is_free(log, owners, owner, now, parked=parked)
+            ]
+            asked = [
+                (order, log)
+                for order, log in free
+                if order[0] >= least and (below is None or order[0] < below)
             ]
             claimed: list[StoredSaga | Damaged] = []
-            for log in nsmallest(limit, free, key=lambda log: (log.created_at, log.id)):
+            for _, log in nsmallest(limit, asked, key=lambda one: one[0]):
                 try:
-                    claimed.append(self._take(log, owner))
+                    claimed.append(self._take(log, owners, owner))
                 except CompensateError as error:
                     self._shown.add((owner, log.file, log.signature))
                     claimed.append(Damaged(log.id, error))
@@ -286,11 +332,12 @@ class FileStore:
             return False
         return state.owner != owner and (state.owner is None or not owners.alive(state.owner, now))
 
-    def _take(self, log: Log, owner: str) -> StoredSaga:
+    def _take(self, log: Log, owners: Owners, owner: str) -> StoredSaga:
         stored = self._shelf.load(log)  # what cannot be read is not claimed
         state = log.sound()
-        log.add(self._disk, msgspec.structs.replace(state, epoch=state.epoch + 1, owner=owner))
-        record = msgspec.structs.replace(stored.record, epoch=state.epoch + 1, owner=owner)
+        epoch, died = state.epoch + 1, _died(state, owners, owner)
+        log.add(self._disk, msgspec.structs.replace(state, epoch=epoch, owner=owner, died=died))
+        record = msgspec.structs.replace(stored.record, epoch=epoch, owner=owner, died=died)
         return msgspec.structs.replace(stored, record=record)
 
     async def claim_one(self, saga_id: str, owner: str, now: float) -> StoredSaga | None:
@@ -302,7 +349,7 @@ class FileStore:
             holder = log.sound().owner
             if holder is not None and holder != owner and owners.alive(holder, now):
                 return None
-            return self._take(log, owner)
+            return self._take(log, owners, owner)
 
         return await self._run(f"claiming saga {saga_id}", claim)
 
@@ -328,7 +375,7 @@ class FileStore:
         """
         if not fits(saga.events, 1, 0):
             raise refusal(saga.id, 1, 0, saga.events, 1, 0)
-        lines = first_lines(saga, None if saga.status in ENDS else owner)
+        lines = first_lines(saga, owner)
 
         def create() -> None:
             self._shelf.create(saga.id, lines)
@@ -337,7 +384,7 @@ class FileStore:
         return self._now_or_soon(f"creating saga {saga.id}", create)
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         """As `Store.append`."""
 
@@ -346,7 +393,7 @@ class FileStore:
             state = log.sound()
             if state.epoch != epoch or state.seq != expected_seq or not fits(events, epoch, expected_seq):
                 raise refusal(saga_id, epoch, expected_seq, events, state.epoch, state.seq)
-            log.add(self._disk, next_state(state, events, status, ended=status in ENDS))
+            log.add(self._disk, next_state(epoch, state.owner, events, standing))
             self._outdated(log.file)
 
         return self._now_or_soon(f"appending to saga {saga_id}", append)

@@ -18,15 +18,22 @@ from compensate.stores.file_log import FORMAT, Signature, signature_of
 
 
 class Owners(msgspec.Struct):
-    """Until when each owner that joined and did not leave has its lease."""
+    """Until when each owner that joined and was not forgotten has its lease, and which of them left and kept sagas."""
 
     format: int = FORMAT
     leases: dict[str, float] = {}
+    drained: list[str] = []
 
     def alive(self, owner: str, now: float) -> bool:
-        """Whether the owner's lease holds."""
+        """Whether the owner's lease holds. A drained owner needs none: the end of its process is seen."""
         until = self.leases.get(owner)
-        return until is not None and now < until
+        return until is not None and (now < until or owner in self.drained)
+
+    def forget(self, owner: str) -> bool:
+        """Forget an owner; whether it was known."""
+        if owner in self.drained:
+            self.drained.remove(owner)
+        return self.leases.pop(owner, None) is not None
 
 
 class StoredRequest(msgspec.Struct, omit_defaults=True):

@@ -23,10 +23,10 @@ from msgspec import Raw
 
 from compensate.codec.records import UNREADABLE, decode_data, encode_data
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
+from compensate.core.states import ENDS, SagaStatus
 from compensate.errors import CompensateError, CorruptLog, SerializeFailed, Unavailable, UnsupportedVersion
 from compensate.stores.base import NewSaga, SagaRecord
-from compensate.stores.common import flags
 from compensate.stores.disk import Disk
 from compensate.stores.file_names import DOCUMENT, LOG, encode_id
 
@@ -65,6 +65,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     owner: str | None = None
     paused: bool = False
     parked: bool = False
+    deaths: int = 0
+    died: bool = False
     events: list[Raw] = []
 
 
@@ -102,13 +104,20 @@ def _unframe(line: bytes, before: int) -> bytes | None:
     return data if line[:9] == b"%08x " % crc32(data, before) else None
 
 
-def next_state(state: State, events: Sequence[Event], status: SagaStatus, *, ended: bool) -> State:
-    """How a saga stands after an append."""
-    paused, parked = flags(events, status, state.paused, state.parked)
-    owner = None if ended else state.owner
+def next_state(epoch: int, owner: str | None, events: Sequence[Event], standing: Standing) -> State:
+    """The line of an append; an end releases the saga."""
     last = events[-1]
     return State(
-        last.seq, state.epoch, float(last.at), status, owner, paused, parked, _encoded_events(events)
+        last.seq,
+        epoch,
+        float(last.at),
+        standing.status,
+        None if standing.status in ENDS else owner,
+        standing.paused,
+        standing.parked,
+        standing.deaths,
+        False,
+        _encoded_events(events),
     )
 
 
@@ -132,7 +141,7 @@ def _encoded_events(events: Sequence[Event]) -> list[Raw]:
     return raws
 
 
-def first_lines(saga: NewSaga, owner: str | None) -> bytes:
+def first_lines(saga: NewSaga, owner: str) -> bytes:
     """A new saga's log.
 
     Raises:
@@ -150,11 +159,7 @@ def first_lines(saga: NewSaga, owner: str | None) -> bytes:
     head, checksum = frame(
         _encode(Head(FORMAT, saga.id, saga.name, saga.fingerprint, float(saga.at), dag)), 0
     )
-    paused, parked = flags(saga.events, saga.status, False, False)
-    last = saga.events[-1]
-    state = State(
-        last.seq, 1, float(last.at), saga.status, owner, paused, parked, _encoded_events(saga.events)
-    )
+    state = next_state(1, owner, saga.events, saga.standing)
     return head + frame(_encode(state), checksum)[0]
 
 
@@ -371,6 +376,8 @@ class Log:
             state.seq,
             self.created_at,
             state.at,
+            state.deaths,
+            state.died,
         )
 
     # -- writing -----------------------------------------------------------

@@ -39,6 +39,8 @@ class Liveness:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: dict[str, int] = {}
+        self._kept: set[str] = set()
+        """Owners whose locks are held beyond `close`."""
         _OURS.add(self)
 
     def hold(self, owner: str) -> bool:
@@ -50,6 +52,7 @@ class Liveness:
         Raises:
             OSError: The folder cannot be made or written.
         """
+        self._kept.discard(owner)
         if owner in self._held or _lock is None:
             return True
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -66,8 +69,27 @@ class Liveness:
             if locked is False:
                 return False
 
+    def keep(self, owner: str) -> bool:
+        """Hold the lock of `owner` beyond `close`, until `retire`, `drop` or the end of the process.
+
+        Returns:
+            Whether there is a lock; `False`: nobody will see the process end.
+        """
+        if owner in self._held:
+            self._kept.add(owner)
+        return owner in self._held
+
+    def retire(self, owner: str) -> None:
+        """Let a kept lock go and leave its file: the next look finds that the process is gone. From any thread."""
+        if owner in self._kept:
+            self._kept.discard(owner)
+            descriptor = self._held.pop(owner, None)
+            if descriptor is not None:
+                os.close(descriptor)
+
     def drop(self, owner: str) -> None:
         """Give the lock of `owner` up; nothing is left of it."""
+        self._kept.discard(owner)
         descriptor = self._held.pop(owner, None)
         if descriptor is not None:
             self.bury({owner: descriptor})
@@ -118,9 +140,14 @@ class Liveness:
                     os.close(descriptor)
 
     def close(self) -> None:
-        """Let all locks go and leave their files: who did not leave the store counts as dead."""
-        while self._held:
-            os.close(self._held.popitem()[1])
+        """Let all locks go but the kept ones, and leave their files: who did not leave the store counts as dead."""
+        for owner in [owner for owner in self._held if owner not in self._kept]:
+            os.close(self._held.pop(owner))
+
+    def forget(self) -> None:
+        """In the child of a fork: it must not keep its parent's locks alive. Closing does not unlock them."""
+        self._kept.clear()
+        self.close()
 
     def _path(self, owner: str) -> Path:
         # A hash, as an owner may be named with characters that file names cannot hold.
@@ -140,9 +167,8 @@ class Liveness:
 
 
 def _forget() -> None:
-    """In the child of a fork: it must not keep its parent's locks alive. Closing does not unlock them."""
     for liveness in _OURS:
-        liveness.close()
+        liveness.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,11 +5,13 @@ Coordinators of one process and one event loop may share it. Nothing survives th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from heapq import nsmallest
+from math import inf
 
 from compensate.codec.records import from_rows, to_rows
 from compensate.core.events import Event
+from compensate.core.standing import Standing
 from compensate.core.states import COMPLETED, ENDS, ROLLED_BACK, STUCK, SagaStatus
 from compensate.errors import CompensateError
 from compensate.stores.base import (
@@ -25,11 +27,11 @@ from compensate.stores.base import (
 )
 from compensate.stores.common import (
     checked,
+    claim_order,
     cursor_at,
     cursor_key,
     exists,
     fits,
-    flags,
     in_hand,
     not_found,
     not_over,
@@ -43,6 +45,7 @@ class _Saga:
     __slots__ = (
         "created_at",
         "dag",
+        "died",
         "epoch",
         "events",
         "fingerprint",
@@ -50,9 +53,7 @@ class _Saga:
         "last_seq",
         "name",
         "owner",
-        "parked",
-        "paused",
-        "status",
+        "standing",
     )
 
     def __init__(self, new: NewSaga, owner: str | None) -> None:
@@ -60,29 +61,33 @@ class _Saga:
         self.name = new.name
         self.fingerprint = new.fingerprint
         self.dag = new.dag
-        self.status: SagaStatus = new.status
-        self.paused = self.parked = False
-        if new.status == STUCK:
-            self.paused, self.parked = flags(new.events, new.status, False, False)
+        self.standing = new.standing
+        self.died = False
         self.epoch = 1
         self.owner = owner
         self.events = list(new.events)
         self.last_seq = len(self.events)
         self.created_at = float(new.at)
 
+    @property
+    def status(self) -> SagaStatus:
+        return self.standing.status
+
     def record(self) -> SagaRecord:
         return SagaRecord(
             self.id,
             self.name,
             self.fingerprint,
-            self.status,
-            self.paused,
-            self.parked,
+            self.standing.status,
+            self.standing.paused,
+            self.standing.parked,
             self.epoch,
             self.owner,
             self.last_seq,
             self.created_at,
             float(self.events[-1].at),
+            self.standing.deaths,
+            self.died,
         )
 
 
@@ -96,6 +101,7 @@ class MemoryStore:
         self._open: dict[str, _Saga] = {}
         """Those that are neither completed nor rolled back."""
         self._leases: dict[str, float] = {}
+        self._drained: set[str] = set()
         self._requests: dict[int, tuple[Request, Answer | None]] = {}
         self._posted = 0
         self._dags: set[str] = set()
@@ -111,41 +117,66 @@ class MemoryStore:
 
     async def join(self, owner: str, now: float, lease: float) -> None:
         """As `Store.join`."""
+        self._drained.discard(owner)
         self._leases[owner] = now + lease
 
     async def renew(self, owner: str, now: float, lease: float) -> bool:
         """As `Store.renew`."""
         if not self._alive(owner, now):
             return False
-        self._leases[owner] = now + lease
+        if owner not in self._drained:
+            self._leases[owner] = now + lease
         return True
 
-    async def leave(self, owner: str) -> None:
-        """As `Store.leave`."""
-        self._leases.pop(owner, None)
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
+        """As `Store.leave`. The process is this one, so only `retire` ends an owner that kept sagas."""
         for saga in self._sagas.values():
-            if saga.owner == owner:
+            if saga.owner == owner and saga.id not in keep:
                 saga.owner = None
+        if keep:
+            self._drained.add(owner)
+            self._leases[owner] = inf
+        else:
+            self._drained.discard(owner)
+            self._leases.pop(owner, None)
+
+    def retire(self, owner: str) -> None:
+        """As `Store.retire`."""
+        if owner in self._drained:
+            self._leases.pop(owner, None)
+
+    def _died(self, saga: _Saga, claimant: str) -> bool:
+        """Whether a saga that `claimant` may claim has lost its process."""
+        return saga.died or (saga.owner not in (None, claimant) and saga.owner not in self._drained)
 
     def _alive(self, owner: str, now: float) -> bool:
         until = self._leases.get(owner)
         return until is not None and now < until
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
         """As `Store.claim`."""
         free = [
-            saga
+            (claim_order(saga.standing.deaths + self._died(saga, owner), saga.created_at, saga.id), saga)
             for saga in self._open.values()
-            if (saga.status != STUCK or (parked and saga.parked))
+            if (saga.status != STUCK or (parked and saga.standing.parked))
             and saga.owner != owner
             and (saga.owner is None or not self._alive(saga.owner, now))
         ]
         claimed: list[StoredSaga | Damaged] = []
-        for saga in nsmallest(limit, free, key=lambda saga: (saga.created_at, saga.id)):
-            saga.owner = owner
-            saga.epoch += 1
+        asked = [
+            (order, saga) for order, saga in free if order[0] >= least and (below is None or order[0] < below)
+        ]
+        for _, saga in nsmallest(limit, asked, key=lambda one: one[0]):
+            self._take(saga, owner)
             try:
                 claimed.append(self._load(saga))
             except CompensateError as error:
@@ -158,9 +189,13 @@ class MemoryStore:
         if saga.owner is not None and saga.owner != owner and self._alive(saga.owner, now):
             return None
         self._load(saga)
+        self._take(saga, owner)
+        return self._load(saga)
+
+    def _take(self, saga: _Saga, owner: str) -> None:
+        saga.died = self._died(saga, owner)
         saga.owner = owner
         saga.epoch += 1
-        return self._load(saga)
 
     def release(self, saga_id: str, epoch: int) -> Done:
         """As `Store.release`."""
@@ -177,13 +212,13 @@ class MemoryStore:
             raise exists(saga.id)
         if not fits(saga.events, 1, 0):
             raise refusal(saga.id, 1, 0, saga.events, 1, 0)
-        made = self._sagas[saga.id] = _Saga(saga, None if saga.status in ENDS else owner)
-        if saga.status not in (COMPLETED, ROLLED_BACK):
+        made = self._sagas[saga.id] = _Saga(saga, None if saga.standing.status in ENDS else owner)
+        if saga.standing.status not in (COMPLETED, ROLLED_BACK):
             self._open[saga.id] = made
         return None
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         """As `Store.append`."""
         saga = self._sagas.get(saga_id)
@@ -191,27 +226,25 @@ class MemoryStore:
             raise not_found(saga_id)
         if saga.epoch != epoch or saga.last_seq != expected_seq:
             raise refusal(saga_id, epoch, expected_seq, events, saga.epoch, saga.last_seq)
-        # One walk over the events; `fits` and `flags` spelled out, as this stands on the path of every action.
+        # `fits` spelled out, as this stands on the path of every action.
         seq = expected_seq
-        about_saga = False
         for event in events:
             seq += 1
             if event.seq != seq or event.epoch != epoch:
                 raise refusal(saga_id, epoch, expected_seq, events, epoch, expected_seq)
-            if not event.node:
-                about_saga = True
         if seq == expected_seq:
             raise refusal(saga_id, epoch, expected_seq, events, epoch, expected_seq)
         saga.events += events
         saga.last_seq = seq
-        if about_saga or status != saga.status:
-            self._turn(saga, events, status)
+        saga.died = False
+        if standing is not saga.standing:
+            self._turn(saga, standing)
         return None
 
-    def _turn(self, saga: _Saga, events: Sequence[Event], status: SagaStatus) -> None:
-        """Note what events about the saga itself say of it."""
-        saga.status = status
-        saga.paused, saga.parked = flags(events, status, saga.paused, saga.parked)
+    def _turn(self, saga: _Saga, standing: Standing) -> None:
+        """The saga stands in another way."""
+        saga.standing = standing
+        status = standing.status
         if status in ENDS:
             saga.owner = None
         if status in (COMPLETED, ROLLED_BACK):

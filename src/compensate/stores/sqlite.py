@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from compensate.core.events import Event
+from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import CorruptLog, Unavailable, UnsupportedVersion
 from compensate.stores.base import (
@@ -122,21 +123,34 @@ class SqliteStore:
         """As `Store.renew`."""
         return await self._write(lambda tables: tables.renew(owner, now, now + lease))
 
-    async def leave(self, owner: str) -> None:
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
         """As `Store.leave`."""
-        await self._write(lambda tables: tables.leave(owner))
-        self._joined.discard(owner)
-        self._liveness.drop(owner)
+        locked = bool(keep) and self._liveness.keep(owner)
+        await self._write(lambda tables: tables.leave(owner, keep, locked=locked))
+        if not keep:
+            self._joined.discard(owner)
+            self._liveness.drop(owner)
+
+    def retire(self, owner: str) -> None:
+        """As `Store.retire`."""
+        self._liveness.retire(owner)
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
         """As `Store.claim`."""
         await self._bury(owner)
         with self._snapshot() as reader:
-            if not reader.free(owner, now, 1, parked):
+            if not reader.free(owner, now, 1, parked, least, below):
                 return []  # a look costs no write
-        claimed = await self._write(lambda tables: tables.claim(owner, now, limit, parked))
+        claimed = await self._write(lambda tables: tables.claim(owner, now, limit, parked, least, below))
         dags: dict[str, bytes | None] = {}
         found: list[StoredSaga | Damaged] = []
         with self._snapshot() as reader:
@@ -179,10 +193,10 @@ class SqliteStore:
         return self._submit(Write(lambda tables: tables.create(saga, owner)))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         """As `Store.append`."""
-        return self._submit(Append(saga_id, epoch, expected_seq, events, status))
+        return self._submit(Append(saga_id, epoch, expected_seq, events, standing))
 
     def _submit(self, write: Write[Any]) -> Done:
         if self._writer is None:

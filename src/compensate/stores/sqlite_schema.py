@@ -14,7 +14,7 @@ from compensate.errors import CorruptLog, StoreError, Unavailable, UnsupportedVe
 APPLICATION_ID: Final = 0x73616761
 """Stands in the file's header: this is a store of sagas."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the schema."""
 
 BUSY: Final = 5.0

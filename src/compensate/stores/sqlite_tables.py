@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
 from typing import Any, Final, Generic, TypeVar
 
 from compensate.codec.records import from_rows, to_rows
 from compensate.core.events import Event
-from compensate.core.states import COMPLETED, ENDS, ROLLED_BACK, SagaStatus
+from compensate.core.standing import PLAIN, Standing
+from compensate.core.states import COMPLETED, ENDS, ROLLED_BACK
 from compensate.errors import CorruptLog
 from compensate.stores.base import NewSaga, SagaRecord, StoredSaga
 from compensate.stores.common import (
@@ -16,7 +18,6 @@ from compensate.stores.common import (
     checked,
     exists,
     fits,
-    flags,
     in_hand,
     not_found,
     not_over,
@@ -26,32 +27,40 @@ from compensate.stores.common import (
 T = TypeVar("T")
 
 RECORD: Final = (
-    "SELECT number, id, name, fingerprint, status, paused, parked, epoch, owner, last_seq, created_at, updated_at"
-    " FROM sagas"
+    "SELECT number, id, name, fingerprint, status, paused, parked, epoch, owner, last_seq, created_at, updated_at,"
+    " deaths, died FROM sagas"
 )
+_DRAINED: Final = "EXISTS (SELECT 1 FROM owners AS o WHERE o.owner = sagas.owner AND o.drained)"
+_DIED: Final = f"(sagas.died OR (sagas.owner IS NOT NULL AND NOT {_DRAINED}))"
+"""Whether a saga that another owner may claim has lost its process."""
 _EVENTS: Final = (
     "SELECT seq, epoch, at, type, node, attempt, data, checksum FROM events"
     " WHERE saga = ? AND seq >= ? ORDER BY seq"
 )
 _FREE: Final = (
+    f"SELECT number, id, name, fingerprint, status, paused, parked, epoch, owner, last_seq, created_at, updated_at,"
+    f" deaths, {_DIED} AS dead, deaths + {_DIED} AS suspicion FROM sagas"
     # The first two terms are those of the index `sagas_open`.
     " WHERE sagas.status <> 'completed' AND sagas.status <> 'rolled_back'"
     " AND (sagas.status <> 'stuck' OR (:parked AND sagas.parked))"
     " AND (sagas.owner IS NULL OR (sagas.owner <> :owner AND NOT EXISTS"
     " (SELECT 1 FROM owners WHERE owners.owner = sagas.owner AND owners.lease_until > :now)))"
-    " ORDER BY sagas.created_at, sagas.id LIMIT :limit"
+    " AND suspicion >= :least AND (:below IS NULL OR suspicion < :below)"
+    # As `claim_order` says.
+    " ORDER BY suspicion, CASE WHEN suspicion >= 3 AND suspicion % 2 THEN -sagas.created_at"
+    " ELSE sagas.created_at END, sagas.id LIMIT :limit"
 )
 _APPEND: Final = (
     "UPDATE sagas SET last_seq = ?, updated_at = ? WHERE number = ? AND epoch = ? AND last_seq = ?"
 )
 _TURN: Final = (
-    "UPDATE sagas SET last_seq = ?, updated_at = ?, status = ?, paused = ?, parked = ?,"
+    "UPDATE sagas SET last_seq = ?, updated_at = ?, status = ?, paused = ?, parked = ?, deaths = ?, died = 0,"
     " owner = CASE WHEN ? THEN NULL ELSE owner END WHERE number = ? AND epoch = ? AND last_seq = ?"
 )
 _INSERT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CREATE: Final = (
-    "INSERT INTO sagas (id, name, fingerprint, status, paused, parked, epoch, owner, last_seq, created_at, updated_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+    "INSERT INTO sagas (id, name, fingerprint, status, paused, parked, deaths, epoch, owner, last_seq, created_at,"
+    " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 )
 
 MOST_KNOWN: Final = 50_000
@@ -63,7 +72,9 @@ MOST_KNOWN: Final = 50_000
 
 def record_of(row: Sequence[Any]) -> SagaRecord:
     """The record in a row of `RECORD`."""
-    _, saga_id, name, print_, status, paused, parked, epoch, owner, last_seq, created_at, updated_at = row
+    _, saga_id, name, print_, status, paused, parked, epoch, owner, last_seq, created_at, updated_at = row[
+        :12
+    ]
     return SagaRecord(
         saga_id,
         name,
@@ -76,6 +87,8 @@ def record_of(row: Sequence[Any]) -> SagaRecord:
         last_seq,
         created_at,
         updated_at,
+        row[12],
+        bool(row[13]),
     )
 
 
@@ -136,10 +149,19 @@ class Reader:
         check_end(record, found[-1].seq if found else max(after, 0))
         return found
 
-    def free(self, owner: str, now: float, limit: int, parked: bool) -> list[Any]:
-        """Rows of `RECORD` for sagas that `owner` could claim."""
-        values = {"owner": owner, "now": now, "limit": limit, "parked": parked}
-        return self.rows(RECORD + _FREE, values)
+    def free(
+        self, owner: str, now: float, limit: int, parked: bool, least: int, below: int | None
+    ) -> list[Any]:
+        """Rows of `RECORD`, with `died` as after a claim, for sagas that `owner` could claim."""
+        values = {
+            "owner": owner,
+            "now": now,
+            "limit": limit,
+            "parked": parked,
+            "least": least,
+            "below": below,
+        }
+        return self.rows(_FREE, values)
 
     def is_free(self, record: SagaRecord, owner: str, now: float) -> bool:
         """Whether `owner` may claim this very saga."""
@@ -152,6 +174,15 @@ class Reader:
     def owners(self) -> list[str]:
         """All owners that joined and did not leave."""
         return [row[0] for row in self.rows("SELECT owner FROM owners")]
+
+
+def _standing_of(record: SagaRecord) -> Standing | None:
+    """The standing that a record says, as the machine gives it for plain cases; `None` if an owner died since."""
+    if record.died:
+        return None
+    if record.paused or record.parked or record.deaths:
+        return Standing(record.status, record.paused, record.parked, record.deaths)
+    return PLAIN.get(record.status)
 
 
 # -- writing ---------------------------------------------------------------
@@ -179,10 +210,10 @@ class Write(Generic[T]):
 class Append(Write[None]):
     """Events for one saga."""
 
-    __slots__ = ("epoch", "events", "expected_seq", "saga_id", "status")
+    __slots__ = ("epoch", "events", "expected_seq", "saga_id", "standing")
 
     def __init__(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> None:
         self.run = None
         self.result = None
@@ -192,7 +223,7 @@ class Append(Write[None]):
         self.epoch = epoch
         self.expected_seq = expected_seq
         self.events = events
-        self.status: SagaStatus = status
+        self.standing = standing
 
 
 class Stale(Exception):
@@ -202,25 +233,17 @@ class Stale(Exception):
 class _Known:
     """The end of one saga's log, as last seen."""
 
-    __slots__ = ("checksum", "epoch", "last_seq", "number", "parked", "paused", "status")
+    __slots__ = ("checksum", "epoch", "last_seq", "number", "standing")
 
     def __init__(
-        self,
-        number: int,
-        epoch: int,
-        last_seq: int,
-        checksum: int,
-        status: SagaStatus,
-        paused: bool,
-        parked: bool,
+        self, number: int, epoch: int, last_seq: int, checksum: int, standing: Standing | None
     ) -> None:
         self.number = number
         self.epoch = epoch
         self.last_seq = last_seq
         self.checksum = checksum
-        self.status: SagaStatus = status
-        self.paused = paused
-        self.parked = parked
+        self.standing = standing
+        """As its record says; `None`: the record has to be written anew, as it says that an owner died."""
 
 
 class Tables:
@@ -289,15 +312,12 @@ class Tables:
             known = self._look(saga_id)
             if known.epoch != epoch or known.last_seq != seq:
                 raise refusal(saga_id, epoch, seq, events, known.epoch, known.last_seq)
-        about_saga = False
         last = seq
         for event in events:
             last += 1
             if event.seq != last or event.epoch != epoch:
                 last = seq
                 break
-            if not event.node:
-                about_saga = True
         if last == seq:
             raise refusal(saga_id, epoch, seq, events, epoch, seq)
         number = known.number
@@ -305,15 +325,28 @@ class Tables:
         for row in rows:
             self._events.append((number, *row))
         at = rows[-1][2]
-        status = write.status
-        if about_saga or status != known.status:
-            paused, parked = flags(events, status, known.paused, known.parked)
+        standing = write.standing
+        if standing is not known.standing:
+            status = standing.status
             ended = status in ENDS
-            self._turns.append((last, at, status, paused, parked, ended, number, epoch, seq))
+            self._turns.append(
+                (
+                    last,
+                    at,
+                    status,
+                    standing.paused,
+                    standing.parked,
+                    standing.deaths,
+                    ended,
+                    number,
+                    epoch,
+                    seq,
+                )
+            )
             if ended:
                 del self._known[saga_id]
                 return
-            known.status, known.paused, known.parked = status, paused, parked
+            known.standing = standing
         else:
             self._appends.append((last, at, number, epoch, seq))
         known.last_seq = last
@@ -333,9 +366,7 @@ class Tables:
             record.epoch,
             record.last_seq,
             rows[0][0],
-            record.status,
-            record.paused,
-            record.parked,
+            _standing_of(record),
         )
         return known
 
@@ -345,18 +376,18 @@ class Tables:
             raise refusal(saga.id, 1, 0, saga.events, 1, 0)
         rows = to_rows(saga.events, 0)
         last_seq, at, checksum = rows[-1][0], rows[-1][2], rows[-1][7]
-        status = saga.status
-        paused, parked = flags(saga.events, status, False, False)
-        ended = status in ENDS
+        standing = saga.standing
+        ended = standing.status in ENDS
         cursor = self._cursor.execute(
             _CREATE,
             (
                 saga.id,
                 saga.name,
                 saga.fingerprint,
-                status,
-                paused,
-                parked,
+                standing.status,
+                standing.paused,
+                standing.parked,
+                standing.deaths,
                 None if ended else owner,
                 last_seq,
                 saga.at,
@@ -370,21 +401,23 @@ class Tables:
         cursor.execute("INSERT OR IGNORE INTO dags VALUES (?, ?)", (saga.fingerprint, saga.dag))
         self._events.extend((number, *row) for row in rows)
         if not ended:
-            self._known[saga.id] = _Known(number, 1, last_seq, checksum, status, paused, parked)
+            self._known[saga.id] = _Known(number, 1, last_seq, checksum, standing)
 
     def release(self, saga_id: str, epoch: int) -> None:
         """Make a saga nobody's."""
         self._cursor.execute("UPDATE sagas SET owner = NULL WHERE id = ? AND epoch = ?", (saga_id, epoch))
         self._known.pop(saga_id, None)
 
-    def claim(self, owner: str, now: float, limit: int, parked: bool) -> list[tuple[int, SagaRecord]]:
+    def claim(
+        self, owner: str, now: float, limit: int, parked: bool, least: int, below: int | None
+    ) -> list[tuple[int, SagaRecord]]:
         """Claim sagas; their numbers, and their records as they are then."""
-        rows = self.reader.free(owner, now, limit, parked)
+        rows = self.reader.free(owner, now, limit, parked, least, below)
         for row in rows:
             self._known.pop(row[1], None)
         self._cursor.executemany(
-            "UPDATE sagas SET epoch = epoch + 1, owner = ? WHERE number = ?",
-            [(owner, row[0]) for row in rows],
+            "UPDATE sagas SET epoch = epoch + 1, owner = ?, died = ? WHERE number = ?",
+            [(owner, row[13], row[0]) for row in rows],
         )
         return [(row[0], record_of((*row[:7], row[7] + 1, owner, *row[9:]))) for row in rows]
 
@@ -395,6 +428,8 @@ class Tables:
             return None
         self.reader.saga(number, record, {})  # what cannot be read is not claimed
         self._known.pop(saga_id, None)
+        if record.owner != owner:
+            self._cursor.execute(f"UPDATE sagas SET died = {_DIED} WHERE number = ?", (number,))
         self._cursor.execute(
             "UPDATE sagas SET epoch = epoch + 1, owner = ? WHERE number = ?", (owner, number)
         )
@@ -403,23 +438,45 @@ class Tables:
     def join(self, owner: str, lease_until: float, *, anew: bool) -> None:
         """Make an owner known; `anew`: it begins, so sagas left by an earlier life of that name are nobody's."""
         if anew:
-            self._cursor.execute("UPDATE sagas SET owner = NULL WHERE owner = ?", (owner,))
-        self._cursor.execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (owner, lease_until))
+            self._cursor.execute(f"UPDATE sagas SET died = {_DIED}, owner = NULL WHERE owner = ?", (owner,))
+        self._cursor.execute(
+            "INSERT OR REPLACE INTO owners (owner, lease_until, drained) VALUES (?, ?, 0)",
+            (owner, lease_until),
+        )
 
     def renew(self, owner: str, now: float, lease_until: float) -> bool:
         """Prolong a lease that has not run out."""
         cursor = self._cursor.execute(
-            "UPDATE owners SET lease_until = ? WHERE owner = ? AND lease_until > ?", (lease_until, owner, now)
+            "UPDATE owners SET lease_until = CASE WHEN drained THEN lease_until ELSE ? END"
+            " WHERE owner = ? AND lease_until > ?",
+            (lease_until, owner, now),
         )
         return cursor.rowcount > 0
 
-    def leave(self, owner: str) -> None:
-        """Release an owner's sagas and forget it."""
-        self._cursor.execute("UPDATE sagas SET owner = NULL WHERE owner = ?", (owner,))
-        self._cursor.execute("DELETE FROM owners WHERE owner = ?", (owner,))
+    def leave(self, owner: str, keep: Collection[str], *, locked: bool) -> None:
+        """Release an owner's sagas and forget it; or, but for those in `keep`, and mark it as drained.
 
-    def bury(self, dead: Iterable[str]) -> None:
-        """Forget owners whose process is gone; what they own can be claimed."""
+        `locked`: its process holds a lock, so that its end will be seen and it needs no lease.
+        """
+        owned = self.reader.rows("SELECT number, id FROM sagas WHERE owner = ?", (owner,))
+        self._cursor.executemany(
+            "UPDATE sagas SET owner = NULL WHERE number = ?",
+            [(number,) for number, saga_id in owned if saga_id not in keep],
+        )
+        if not keep:
+            self._cursor.execute("DELETE FROM owners WHERE owner = ?", (owner,))
+        elif locked:
+            self._cursor.execute(
+                "UPDATE owners SET drained = 1, lease_until = ? WHERE owner = ?", (inf, owner)
+            )
+        else:
+            self._cursor.execute("UPDATE owners SET drained = 1 WHERE owner = ?", (owner,))
+
+    def bury(self, dead: Collection[str]) -> None:
+        """Forget owners whose process is gone; what they own can be claimed. What a drained one kept is released."""
+        self._cursor.executemany(
+            f"UPDATE sagas SET owner = NULL WHERE owner = ? AND {_DRAINED}", [(owner,) for owner in dead]
+        )
         self._cursor.executemany("DELETE FROM owners WHERE owner = ?", [(owner,) for owner in dead])
 
     def delete(self, saga_id: str) -> None:

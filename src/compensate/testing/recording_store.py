@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Collection, Generator, Sequence
 from typing import Any, TypeVar
 
 from compensate.core.events import Event
+from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.stores.base import (
     Answer,
@@ -77,17 +78,30 @@ class RecordingStore:
         """As `Store.renew`."""
         return await self._plain("renew", self._store.renew(owner, now, lease))
 
-    async def leave(self, owner: str) -> None:
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
         """As `Store.leave`."""
-        await self._plain("leave", self._store.leave(owner))
+        await self._plain("leave", self._store.leave(owner, keep))
+
+    def retire(self, owner: str) -> None:
+        """As `Store.retire`."""
+        self._store.retire(owner)
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
         """As `Store.claim`."""
         call = self._recorder.called("claim", "", self._actor)
         try:
-            claimed = await self._store.claim(owner, now, limit=limit, parked=parked)
+            claimed = await self._store.claim(
+                owner, now, limit=limit, parked=parked, least=least, below=below
+            )
         except BaseException as error:
             self._recorder.came_back(call, type(error).__name__)
             raise
@@ -118,11 +132,11 @@ class RecordingStore:
         return self._write(call, lambda: self._store.create(saga, owner))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         """As `Store.append`."""
         call = self._recorder.called("append", saga_id, self._actor, epoch, events)
-        return self._write(call, lambda: self._store.append(saga_id, epoch, expected_seq, events, status))
+        return self._write(call, lambda: self._store.append(saga_id, epoch, expected_seq, events, standing))
 
     # -- reading -----------------------------------------------------------
 

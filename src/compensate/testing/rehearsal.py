@@ -16,6 +16,7 @@ from compensate.authoring import Saga
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.log import Fold
+from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import DeserializeFailed, IllegalRequest, RolledBack, SagaNotFound, Stuck
 from compensate.runtime.coordinator import Coordinator
@@ -120,11 +121,11 @@ class ProofStore(MemoryStore):
         return self._write(saga.events, lambda: MemoryStore.create(self, saga, owner))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         """As `Store.append`."""
         return self._write(
-            events, lambda: MemoryStore.append(self, saga_id, epoch, expected_seq, events, status)
+            events, lambda: MemoryStore.append(self, saga_id, epoch, expected_seq, events, standing)
         )
 
     def _write(self, events: Sequence[Event], write: Callable[[], Done]) -> Done:

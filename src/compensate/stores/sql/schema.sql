@@ -17,7 +17,9 @@ CREATE TABLE sagas (
     owner TEXT,
     last_seq INTEGER NOT NULL,
     created_at REAL NOT NULL,
-    updated_at REAL NOT NULL
+    updated_at REAL NOT NULL,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    died INTEGER NOT NULL DEFAULT 0
 );
 
 -- For claims: few sagas are neither completed nor rolled back.
@@ -41,7 +43,8 @@ CREATE TABLE events (
 
 CREATE TABLE owners (
     owner TEXT NOT NULL PRIMARY KEY,
-    lease_until REAL NOT NULL
+    lease_until REAL NOT NULL,
+    drained INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
 -- AUTOINCREMENT: the number of a request that went with its saga is never given again.

@@ -11,12 +11,13 @@ def test_my_store(check, tmp_path):
 ```
 """
 
+from compensate.testing.conformance import deaths as _deaths
 from compensate.testing.conformance import logs as _logs
 from compensate.testing.conformance import looking as _looking
 from compensate.testing.conformance import ownership as _ownership
 from compensate.testing.conformance.tools import CHECKS, Check, Place
 
 # Importing the modules has filled CHECKS.
-del _logs, _ownership, _looking
+del _deaths, _logs, _ownership, _looking
 
 __all__ = ["CHECKS", "Check", "Place"]

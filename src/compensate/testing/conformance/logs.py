@@ -9,7 +9,7 @@ from functools import partial
 from compensate.codec.records import fingerprint
 from compensate.core import events as e
 from compensate.core.events import Event
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.errors import (
     CompensateError,
     Conflict,
@@ -21,11 +21,15 @@ from compensate.errors import (
 )
 from compensate.stores.base import Done, NewSaga
 from compensate.testing.conformance.tools import (
+    COMPLETED,
     DAG,
     LATER,
     LEASE,
     NOW,
     ODD_IDS,
+    ROLLING_BACK,
+    RUNNING,
+    STUCK,
     Place,
     check,
     done,
@@ -63,9 +67,10 @@ async def a_created_saga_loads_as_it_was_written(place: Place) -> None:
         Event(seq, 1, NOW + seq / 3, kind, node, 1, data)
         for seq, (node, kind, data) in enumerate(payloads, 1)
     ]
+    standing = Standing("stuck", parked=True)
     async with opened(place) as store:
         await store.join("one", NOW, LEASE)
-        await done(store.create(NewSaga("s", "order", fingerprint(DAG), DAG, events, "stuck", NOW), "one"))
+        await done(store.create(NewSaga("s", "order", fingerprint(DAG), DAG, events, standing, NOW), "one"))
         found = await store.load("s")
         assert found.dag == DAG
         assert found.events == events
@@ -83,8 +88,8 @@ async def appended_events_follow_in_order(place: Place) -> None:
     async with opened(place) as store:
         await store.join("one", NOW, LEASE)
         await done(store.create(new("s"), "one"))
-        await done(store.append("s", 1, 1, steps(2, 3), "running"))
-        await done(store.append("s", 1, 4, steps(5, 1, at=NOW + 9), "rolling_back"))
+        await done(store.append("s", 1, 1, steps(2, 3), RUNNING))
+        await done(store.append("s", 1, 4, steps(5, 1, at=NOW + 9), ROLLING_BACK))
         expected = [*new("s").events, *steps(2, 3), *steps(5, 1, at=NOW + 9)]
         found = await store.load("s")
         assert found.events == expected
@@ -100,7 +105,7 @@ async def writes_are_there_after_the_store_was_closed_and_opened(place: Place) -
     async with opened(place) as store:
         await store.join("one", NOW, LEASE)
         waiting = [store.create(new(f"s{number}"), "one") for number in range(20)]
-        waiting += [store.append(f"s{number}", 1, 1, steps(2), "running") for number in range(20)]
+        waiting += [store.append(f"s{number}", 1, 1, steps(2), RUNNING) for number in range(20)]
         await store.close()
         for write in waiting:
             await done(write)
@@ -115,11 +120,11 @@ async def appends_of_one_saga_that_do_not_wait_for_one_another_keep_their_order(
     async with opened(place) as store:
         await store.join("one", NOW, LEASE)
         waiting = [store.create(new("s"), "one")]
-        waiting += [store.append("s", 1, seq - 1, steps(seq, 1), "running") for seq in range(2, 12)]
+        waiting += [store.append("s", 1, seq - 1, steps(seq, 1), RUNNING) for seq in range(2, 12)]
         waiting.append(
-            store.append("s", 1, 11, saga_event(12, e.SAGA_ROLLBACK, e.Rollback("request")), "rolling_back")
+            store.append("s", 1, 11, saga_event(12, e.SAGA_ROLLBACK, e.Rollback("request")), ROLLING_BACK)
         )
-        waiting += [store.append("s", 1, seq - 1, steps(seq, 1), "rolling_back") for seq in range(13, 20)]
+        waiting += [store.append("s", 1, seq - 1, steps(seq, 1), ROLLING_BACK) for seq in range(13, 20)]
         for write in waiting:
             await done(write)
         found = await store.load("s")
@@ -134,17 +139,17 @@ async def a_refused_call_changes_nothing(place: Place) -> None:
         await store.join("one", NOW, LEASE)
         await store.join("two", NOW, LEASE)
         await done(store.create(new("s"), "one"))
-        await done(store.append("s", 1, 1, steps(2, 2), "running"))
+        await done(store.append("s", 1, 1, steps(2, 2), RUNNING))
         before = await store.load("s")
-        error = await refused(Conflict, lambda: store.append("s", 1, 2, steps(3), "running"))
+        error = await refused(Conflict, lambda: store.append("s", 1, 2, steps(3), RUNNING))
         assert "s" in str(error)
-        await refused(Conflict, lambda: store.append("s", 1, 4, steps(5), "running"))
-        await refused(Conflict, lambda: store.append("s", 1, 3, [], "completed"))
-        await refused(Conflict, lambda: store.append("s", 1, 3, steps(5), "completed"))
-        await refused(Conflict, lambda: store.append("s", 1, 3, [*steps(4), *steps(7)], "completed"))
-        await refused(Conflict, lambda: store.append("s", 1, 3, steps(4, epoch=2), "completed"))
-        await refused(Fenced, lambda: store.append("s", 2, 3, steps(4, epoch=2), "completed"))
-        await refused(Fenced, lambda: store.append("s", 0, 3, steps(4, epoch=0), "completed"))
+        await refused(Conflict, lambda: store.append("s", 1, 4, steps(5), RUNNING))
+        await refused(Conflict, lambda: store.append("s", 1, 3, [], COMPLETED))
+        await refused(Conflict, lambda: store.append("s", 1, 3, steps(5), COMPLETED))
+        await refused(Conflict, lambda: store.append("s", 1, 3, [*steps(4), *steps(7)], COMPLETED))
+        await refused(Conflict, lambda: store.append("s", 1, 3, steps(4, epoch=2), COMPLETED))
+        await refused(Fenced, lambda: store.append("s", 2, 3, steps(4, epoch=2), COMPLETED))
+        await refused(Fenced, lambda: store.append("s", 0, 3, steps(4, epoch=0), COMPLETED))
         await refused(SagaExists, lambda: store.create(new("s", NOW + 1, "completed", "other"), "two"))
         await refused(IllegalRequest, lambda: store.delete("s"))
         assert await store.claim_one("s", "two", NOW) is None
@@ -153,12 +158,12 @@ async def a_refused_call_changes_nothing(place: Place) -> None:
         await refused(Conflict, lambda: store.create(replaced(new("gap"), steps(2)), "one"))
         await refused(Conflict, lambda: store.create(replaced(new("gap"), []), "one"))
         await refused(SagaNotFound, lambda: store.load("gap"))
-        await done(store.append("s", 1, 3, steps(4), "running"))
+        await done(store.append("s", 1, 3, steps(4), RUNNING))
 
 
 def replaced(saga: NewSaga, events: list[Event]) -> NewSaga:
     """The same with other events."""
-    return NewSaga(saga.id, saga.name, saga.fingerprint, saga.dag, events, saga.status, saga.at)
+    return NewSaga(saga.id, saga.name, saga.fingerprint, saga.dag, events, saga.standing, saga.at)
 
 
 @check
@@ -166,7 +171,7 @@ async def a_saga_that_is_not_there_is_not_found(place: Place) -> None:
     """By whatever asks for it; giving it up does nothing."""
     async with opened(place) as store:
         await store.join("one", NOW, LEASE)
-        await refused(SagaNotFound, partial(store.append, "none", 1, 1, steps(2), "running"))
+        await refused(SagaNotFound, partial(store.append, "none", 1, 1, steps(2), RUNNING))
         await refused(SagaNotFound, lambda: store.load("none"))
         await refused(SagaNotFound, lambda: store.events("none"))
         await refused(SagaNotFound, lambda: store.claim_one("none", "one", NOW))
@@ -187,12 +192,12 @@ async def one_bad_write_among_many_does_not_disturb_the_others(place: Place) -> 
             calls += [
                 (None, partial(store.create, new(s), "one")),
                 (SagaExists, partial(store.create, new("taken"), "one")),
-                (Conflict, partial(store.append, s, 1, 9, steps(10), "running")),
-                (Fenced, partial(store.append, s, 2, 1, steps(2, epoch=2), "running")),
-                (None, partial(store.append, s, 1, 1, steps(2), "running")),
-                (SagaNotFound, partial(store.append, "none", 1, 1, steps(2), "running")),
-                (Conflict, partial(store.append, s, 1, 1, steps(2), "running")),
-                (None, partial(store.append, s, 1, 3, steps(4), "running")),
+                (Conflict, partial(store.append, s, 1, 9, steps(10), RUNNING)),
+                (Fenced, partial(store.append, s, 2, 1, steps(2, epoch=2), RUNNING)),
+                (None, partial(store.append, s, 1, 1, steps(2), RUNNING)),
+                (SagaNotFound, partial(store.append, "none", 1, 1, steps(2), RUNNING)),
+                (Conflict, partial(store.append, s, 1, 1, steps(2), RUNNING)),
+                (None, partial(store.append, s, 1, 3, steps(4), RUNNING)),
             ]
 
         async def one(call: Callable[[], Done]) -> None:
@@ -206,28 +211,36 @@ async def one_bad_write_among_many_does_not_disturb_the_others(place: Place) -> 
 
 
 @check
-async def what_events_say_of_the_saga_stands_in_its_record(place: Place) -> None:
-    """Paused, parked, ended."""
+async def the_record_says_how_the_saga_stands(place: Place) -> None:
+    """Paused, parked, ended: as it was given with the events."""
     async with opened(place) as store:
         await store.join("one", NOW, LEASE)
         await done(store.create(new("s"), "one"))
 
         async def append(
-            seq: int, kind: str, data: e.Data, status: SagaStatus
+            seq: int, kind: str, data: e.Data, standing: Standing
         ) -> tuple[bool, bool, str | None]:
-            await done(store.append("s", 1, seq - 1, saga_event(seq, kind, data), status))
+            await done(store.append("s", 1, seq - 1, saga_event(seq, kind, data), standing))
             record = (await store.load("s")).record
-            assert (record.status, record.last_seq) == (status, seq)
+            assert (record.status, record.last_seq) == (standing.status, seq)
             return record.paused, record.parked, record.owner
 
-        assert await append(2, e.SAGA_PAUSED, e.Decided("me"), "running") == (True, False, "one")
+        assert await append(2, e.SAGA_PAUSED, e.Decided("me"), Standing("running", paused=True)) == (
+            True,
+            False,
+            "one",
+        )
         rollback = e.Rollback("request")
-        assert await append(3, e.SAGA_ROLLBACK, rollback, "rolling_back") == (True, False, "one")
-        assert await append(4, e.SAGA_RESUMED, e.Decided("me"), "rolling_back") == (False, False, "one")
+        assert await append(3, e.SAGA_ROLLBACK, rollback, Standing("rolling_back", paused=True)) == (
+            True,
+            False,
+            "one",
+        )
+        assert await append(4, e.SAGA_RESUMED, e.Decided("me"), ROLLING_BACK) == (False, False, "one")
         parked = e.SagaStuck(parked="no action 'reserve'")
-        assert await append(5, e.SAGA_STUCK, parked, "stuck") == (False, True, None)
-        assert await append(6, e.SAGA_UNPARKED, None, "rolling_back") == (False, False, None)
-        assert await append(7, e.SAGA_STUCK, e.SagaStuck(), "stuck") == (False, False, None)
+        assert await append(5, e.SAGA_STUCK, parked, Standing("stuck", parked=True)) == (False, True, None)
+        assert await append(6, e.SAGA_UNPARKED, None, ROLLING_BACK) == (False, False, None)
+        assert await append(7, e.SAGA_STUCK, e.SagaStuck(), STUCK) == (False, False, None)
         await done(store.create(new("over", status="completed"), "one"))
         assert (await store.load("over")).record.owner is None
 
@@ -239,7 +252,7 @@ async def odd_ids_neither_collide_nor_get_lost(place: Place) -> None:
         await store.join("one", NOW, LEASE)
         for saga_id in ODD_IDS:
             await done(store.create(new(saga_id, name=saga_id), "one"))
-            await done(store.append(saga_id, 1, 1, steps(2), "running"))
+            await done(store.append(saga_id, 1, 1, steps(2), RUNNING))
         for saga_id in ODD_IDS:
             record = (await store.load(saga_id)).record
             assert (record.id, record.name, record.last_seq) == (saga_id, saga_id, 3)
@@ -254,6 +267,6 @@ async def odd_ids_neither_collide_nor_get_lost(place: Place) -> None:
 async def a_dag_that_does_not_have_its_fingerprint_is_refused(place: Place) -> None:
     """The saga would run another graph than the one that it was started with."""
     async with opened(place) as store:
-        wrong = NewSaga("s", "order", "0" * 32, DAG, new("s").events, "running", NOW)
+        wrong = NewSaga("s", "order", "0" * 32, DAG, new("s").events, RUNNING, NOW)
         await done(store.create(wrong, "one"))
         await refused(CorruptLog, lambda: store.load("s"))

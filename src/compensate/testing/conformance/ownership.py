@@ -16,6 +16,8 @@ from compensate.testing.conformance.tools import (
     LATER,
     LEASE,
     NOW,
+    ROLLING_BACK,
+    RUNNING,
     Place,
     check,
     done,
@@ -39,12 +41,12 @@ async def a_live_owner_is_never_robbed(place: Place) -> None:
         for now in (NOW, LATER - 0.001):
             assert await second.claim("two", now, limit=10) == []
             assert await second.claim_one("s", "two", now) is None
-        await done(first.append("s", 1, 1, steps(2), "running"))
+        await done(first.append("s", 1, 1, steps(2), RUNNING))
         assert ids(await second.claim("two", LATER, limit=10)) == ["s"]
         record = (await first.load("s")).record
         assert (record.owner, record.epoch, record.last_seq) == ("two", 2, 3)
-        await refused(Fenced, lambda: first.append("s", 1, 3, steps(4), "running"))
-        await done(second.append("s", 2, 3, steps(4, epoch=2), "running"))
+        await refused(Fenced, lambda: first.append("s", 1, 3, steps(4), RUNNING))
+        await done(second.append("s", 2, 3, steps(4, epoch=2), RUNNING))
         assert [event.epoch for event in await first.events("s")] == [1, 1, 1, 2, 2]
 
 
@@ -85,7 +87,7 @@ async def each_claim_raises_the_epoch_by_one(place: Place) -> None:
             assert (claimed.record.epoch, claimed.record.owner) == (epoch, owner)
             assert claimed == await store.load("s")
             seq = claimed.record.last_seq
-            await done(store.append("s", epoch, seq, steps(seq + 1, epoch=epoch), "running"))
+            await done(store.append("s", epoch, seq, steps(seq + 1, epoch=epoch), RUNNING))
             await store.leave(owner)
         assert [event.epoch for event in await store.events("s")] == [
             1,
@@ -133,7 +135,7 @@ async def sagas_that_have_ended_are_not_claimed_and_parked_ones_only_when_asked_
         await end(store, "parked", "stuck", parked="no such action")
         await done(store.create(new("back"), "one"))
         await done(
-            store.append("back", 1, 1, saga_event(2, e.SAGA_ROLLBACK, e.Rollback("request")), "rolling_back")
+            store.append("back", 1, 1, saga_event(2, e.SAGA_ROLLBACK, e.Rollback("request")), ROLLING_BACK)
         )
         await store.leave("one")
         assert ids(await store.claim("two", NOW, limit=10)) == ["back"]
@@ -151,7 +153,7 @@ async def a_saga_that_goes_on_after_its_end_can_be_claimed_again(place: Place) -
         taken = await store.claim_one("s", "one", NOW)
         assert taken is not None
         again = saga_event(3, e.SAGA_ROLLBACK, e.Rollback("request"), epoch=2)
-        await done(store.append("s", 2, 2, again, "rolling_back"))
+        await done(store.append("s", 2, 2, again, ROLLING_BACK))
         assert await store.claim("two", LATER - 1, limit=10) == []
         assert ids(await store.claim("two", LATER, limit=10)) == ["s"]
 
@@ -184,8 +186,8 @@ async def a_renewed_lease_holds_and_one_that_ran_out_cannot_be_renewed(place: Pl
         assert ids(await second.claim("two", late, limit=1)) == ["a"]
         await first.join("one", late, LEASE)
         assert await second.claim("two", late, limit=10) == []
-        await done(first.append("b", 1, 1, steps(2), "running"))
-        await refused(Fenced, lambda: first.append("a", 1, 1, steps(2), "running"))
+        await done(first.append("b", 1, 1, steps(2), RUNNING))
+        await refused(Fenced, lambda: first.append("a", 1, 1, steps(2), RUNNING))
         assert not await second.renew("three", NOW, LEASE)
 
 
@@ -206,7 +208,7 @@ async def nothing_of_an_older_epoch_is_added_after_a_claim(place: Place) -> None
             try:
                 while True:
                     seq, late = acknowledged[saga_id], saga_id in claimed
-                    await done(first.append(saga_id, 1, seq, steps(seq + 1), "running"))
+                    await done(first.append(saga_id, 1, seq, steps(seq + 1), RUNNING))
                     assert not late, (
                         f"{saga_id}: an append of epoch 1 was accepted after the claim at epoch 2"
                     )
@@ -242,7 +244,7 @@ async def _claim_all(store: Store, claimed: dict[str, StoredSaga], count: int) -
             assert isinstance(saga, StoredSaga)
             claimed[saga.record.id] = saga
             seq = saga.record.last_seq
-            await done(store.append(saga.record.id, 2, seq, steps(seq + 1, epoch=2), "running"))
+            await done(store.append(saga.record.id, 2, seq, steps(seq + 1, epoch=2), RUNNING))
         if len(claimed) == count:
             return
         await asyncio.sleep(0)
@@ -257,7 +259,7 @@ async def a_damaged_saga_does_not_hide_the_others(place: Place) -> None:
         await store.join("one", NOW, LEASE)
         for saga_id in ("a", "b", "c"):
             await done(store.create(new(saga_id), "one"))
-            await done(store.append(saga_id, 1, 1, steps(2, 6), "running"))
+            await done(store.append(saga_id, 1, 1, steps(2, 6), RUNNING))
         await store.leave("one")
         await store.close()
         if not place.damage("b"):

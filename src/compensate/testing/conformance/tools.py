@@ -10,6 +10,7 @@ from compensate.codec.records import encode_dag, fingerprint
 from compensate.core import events as e
 from compensate.core.dag import ActionNode, Dag, Ref
 from compensate.core.events import Event
+from compensate.core.standing import PLAIN, Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import (
     CompensateError,
@@ -39,6 +40,10 @@ CHECKS: Final[list[Check]] = []
 
 NOW: Final = 1_000.0
 LEASE: Final = 30.0
+RUNNING: Final = PLAIN["running"]
+ROLLING_BACK: Final = PLAIN["rolling_back"]
+COMPLETED: Final = PLAIN["completed"]
+STUCK: Final = PLAIN["stuck"]
 LATER: Final = NOW + LEASE
 """When a lease taken at `NOW` has run out."""
 
@@ -110,7 +115,7 @@ async def refused(kind: type[CompensateError], call: Callable[[], object]) -> Co
 def new(saga_id: str, at: float = NOW, status: SagaStatus = "running", name: str = "order") -> NewSaga:
     """A saga of one event."""
     created = Event(1, 1, at, e.SAGA_CREATED, data=e.Created(b'{"cents":5}', deadline=at + 60))
-    return NewSaga(saga_id, name, fingerprint(DAG), DAG, [created], status, at)
+    return NewSaga(saga_id, name, fingerprint(DAG), DAG, [created], PLAIN[status], at)
 
 
 def steps(seq: int, count: int = 2, epoch: int = 1, at: float = NOW) -> list[Event]:
@@ -136,7 +141,8 @@ async def end(store: Store, saga_id: str, status: SagaStatus, *, parked: str = "
         "stuck": e.SAGA_STUCK,
     }
     data = e.SagaStuck(parked=parked) if status == "stuck" else None
-    await done(store.append(saga_id, epoch, 1, saga_event(2, kinds[status], data, epoch), status))
+    standing = Standing(status, parked=bool(parked))
+    await done(store.append(saga_id, epoch, 1, saga_event(2, kinds[status], data, epoch), standing))
 
 
 def ids(claimed: Sequence[StoredSaga | Damaged]) -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from compensate.core.events import Event
+from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import CompensateError, Unavailable
 from compensate.stores.base import (
@@ -227,16 +228,31 @@ class Connection:
             self.server.tape.fired["lease ran out"] += 1
         return renewed
 
-    async def leave(self, owner: str) -> None:
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
         """As `Store.leave`."""
-        await self._ask("other", lambda: at_once(self.server.memory.leave(owner)))
+        await self._ask("other", lambda: at_once(self.server.memory.leave(owner, keep)))
+
+    def retire(self, owner: str) -> None:
+        """As `Store.retire`."""
+        self.server.memory.retire(owner)
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
         """As `Store.claim`."""
         claimed = await self._read(
-            "claim", "", lambda: at_once(self.server.memory.claim(owner, now, limit=limit, parked=parked))
+            "claim",
+            "",
+            lambda: at_once(
+                self.server.memory.claim(owner, now, limit=limit, parked=parked, least=least, below=below)
+            ),
         )
         self.server.tape.fired["adoption"] += len(claimed)
         return claimed
@@ -265,14 +281,14 @@ class Connection:
         return self._write(call, apply)
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Done:
         """As `Store.append`."""
         tape = self.server.tape
         call = tape.called("append", saga_id, self.process.name, epoch, events)
 
         def apply() -> None:
-            self.server.memory.append(saga_id, epoch, expected_seq, events, status)
+            self.server.memory.append(saga_id, epoch, expected_seq, events, standing)
             self.server.length[saga_id] = events[-1].seq
 
         return self._write(call, apply)
