@@ -17,6 +17,8 @@ class Mutant(NamedTuple):
 
 CORE = "src/compensate/core/"
 RUNTIME = "src/compensate/runtime/"
+OUTCOMES = RUNTIME + "calls/outcomes.py"
+INVOKE = RUNTIME + "calls/invoke.py"
 STORES = "src/compensate/stores/"
 MACHINE_TESTS = (
     "tests/unit/test_machine_rollback.py",
@@ -26,6 +28,7 @@ MACHINE_TESTS = (
     "tests/unit/test_log.py",
 )
 STORE_TESTS = ("tests/conformance", "tests/unit/test_sqlite_store.py")
+OUTCOME_TESTS = ("tests/unit/test_outcomes.py", "tests/unit/test_outcome_matrix.py")
 SIMULATION = ("tests/simulation",)
 
 MUTANTS = (
@@ -88,9 +91,9 @@ MUTANTS = (
     ),
     Mutant(
         "recomputed output",
-        RUNTIME + "calls.py",
-        "output = None if data is None else action.output.decode(data)",
-        "output = None if data is None else await self._act(i, attempt, bound)",
+        INVOKE,
+        "            output = None if data is None else bound.decode(data)\n",
+        "            output = None if data is None else await bound.fn(*execution.values.arguments(bound, i)[0])\n",
         (),
     ),
     Mutant(
@@ -192,18 +195,88 @@ MUTANTS = (
         MACHINE_TESTS,
     ),
     Mutant(
-        "time-out taken for a failure",
-        RUNTIME + "calls.py",
-        '            machine.doubt(i, "timeout", now, error=info, kinds=kinds(error))\n',
-        "            machine.fail(i, info, now, kinds=kinds(error))\n",
-        (),
+        "passed time limit taken for a failure",
+        OUTCOMES,
+        "    if late:\n",
+        "    if late and False:\n",
+        OUTCOME_TESTS,
     ),
     Mutant(
         "cancellation from outside taken for an outcome",
-        RUNTIME + "calls.py",
-        "        return task is None or not task.cancelling()\n",
+        INVOKE,
+        "cancelled = task is not None and task.cancelling() > cancels",
+        "cancelled = False",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "shutdown taken for a failure",
+        OUTCOMES,
+        "    if how.abandoned or (",
+        "    if (",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "stopped saga within an action taken for a failure",
+        OUTCOMES,
+        "(how.stopping and _comes_from(error, (Stopped, CancelledError)))",
+        "False",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "first leaf of a group speaks for all",
+        OUTCOMES,
+        "    parts = list(leaves(error))\n",
+        "    parts = list(leaves(error))[:1]\n",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "one clean leaf makes a group clean",
+        OUTCOMES,
+        "    if all(isinstance(part, NoEffect)",
+        "    if any(isinstance(part, NoEffect)",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "named classes leave no doubt",
+        OUTCOMES,
+        "(*_ANOTHER_SAGA, *unknown)",
+        "_ANOTHER_SAGA",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "errors of other sagas are clean",
+        OUTCOMES,
+        "(*_ANOTHER_SAGA, *unknown)",
+        "unknown",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "awaitable of an undo thrown away",
+        INVOKE,
+        "        if not inspect.isawaitable(result):\n            return\n",
+        "        return\n",
+        OUTCOME_TESTS,
+    ),
+    Mutant(
+        "unstorable output learned by running again",
+        CORE + "log.py",
+        '        if data.reason == "unstorable":\n',
+        "        if False:\n",
+        MACHINE_TESTS,
+    ),
+    Mutant(
+        "context shared by the calls of a task",
+        RUNTIME + "calls/contexts.py",
+        "        return base == copy_context()\n",
         "        return True\n",
-        (),
+        ("tests/unit/test_call_contexts.py",),
+    ),
+    Mutant(
+        "live thread released at the close",
+        RUNTIME + "coordinator.py",
+        "await self.store.leave(self.owner, keep=kept)",
+        "await self.store.leave(self.owner)",
+        ("tests/unit/test_threads.py",),
     ),
     Mutant(
         "altered rows accepted",

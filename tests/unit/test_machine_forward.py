@@ -96,8 +96,8 @@ def test_a_permanent_failure_is_not_tried_again() -> None:
 
 def test_an_error_that_the_policy_excludes_is_not_tried_again() -> None:
     graph = dag(node("a", retry=Retry(5, never=KeyError)))
-    assert Run(graph).fail("a", kinds=["builtins.KeyError"]).end == "rolled_back"
-    assert Run(graph).fail("a", kinds=["builtins.ValueError"]).wait is not None
+    assert Run(graph).fail("a", kinds=[["builtins.KeyError"]]).end == "rolled_back"
+    assert Run(graph).fail("a", kinds=[["builtins.ValueError"]]).wait is not None
 
 
 def test_a_node_in_doubt_going_forward_is_tried_again_under_its_attempts() -> None:
@@ -347,3 +347,36 @@ def test_a_node_that_was_found_clean_is_no_longer_in_doubt_when_it_plainly_fails
     assert run.types("a")[-1] == e.FAILED
     assert run.end == "rolled_back"
     assert not run.machine.doubted
+
+
+def test_a_group_is_tried_again_only_if_the_policy_allows_each_of_its_leaves() -> None:
+    graph = dag(node("a", retry=Retry(3, on=ConnectionError, never=TimeoutError)))
+    refused, late = ["builtins.ConnectionRefusedError", "builtins.ConnectionError"], ["builtins.TimeoutError"]
+    assert Run(graph).fail("a", kinds=[refused, refused]).wait is not None
+    assert Run(graph).fail("a", kinds=[refused, ["builtins.ValueError"]]).end == "rolled_back"
+    assert Run(graph).fail("a", kinds=[refused, [*refused, *late]]).end == "rolled_back"
+
+
+def test_a_wait_that_a_restart_interrupted_takes_no_longer_than_its_policy_says() -> None:
+    run = Run(dag(node("a", retry=Retry(3, first=5.0))))
+    run.fail("a")
+    assert run.wait == run.now + 5.0
+    run.now -= 3_600.0  # the clock is set back while the process is down
+    run.crash()
+    assert run.wait == run.now + 5.0
+
+
+def test_an_action_that_returned_what_cannot_be_stored_is_not_run_again_to_learn_it() -> None:
+    run = Run(dag(node("a", retry=Retry(5)), node("b", "a")))
+    run.doubt("a", "unstorable", permanent=True)
+    assert run.status == "stuck"
+    assert run.doing == []
+    assert run.stuck() == {"a": ("retry", "skip", "resolve", "resolve with output")}
+    assert run.fold().status == "stuck"
+    assert run.decide("resolve", "a").end == "rolled_back"
+
+
+def test_an_undo_that_takes_none_undoes_what_could_not_be_stored() -> None:
+    run = Run(dag(node("a", undo="unknown"))).doubt("a", "unstorable", permanent=True)
+    assert run.undoing == ["a"]
+    assert run.undone("a").end == "rolled_back"

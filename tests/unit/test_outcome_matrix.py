@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -315,7 +315,7 @@ WAYS: dict[str, tuple[Saga[[str], str], Saga[[str], str]]] = {
 
 async def _until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for happens in threads too
             await asyncio.sleep(0.005)
 
 
@@ -332,9 +332,13 @@ async def _interrupt(coordinator: Coordinator, ids: list[str], moment: Moment) -
 
 
 @asynccontextmanager
-async def _coordinator(store: MemoryStore, drain: float) -> AsyncIterator[Coordinator]:
+async def _coordinator(store: MemoryStore, drain: float) -> AsyncGenerator[Coordinator]:
     coordinator = Coordinator(
-        store, sagas=[*(way for ways in WAYS.values() for way in ways), *UNDOS], poll=0.02, drain=drain
+        store,
+        sagas=[*(way for ways in WAYS.values() for way in ways), *UNDOS],
+        poll=0.02,
+        drain=drain,
+        threads=2 * len(KINDS),
     )
     async with coordinator:
         yield coordinator
@@ -342,11 +346,8 @@ async def _coordinator(store: MemoryStore, drain: float) -> AsyncIterator[Coordi
 
 async def _ends(coordinator: Coordinator, ids: list[str]) -> None:
     for saga_id in ids:
-        with_end = coordinator.attach(saga_id).result()
-        try:
-            await asyncio.wait_for(with_end, 30)
-        except (RolledBack, Stuck):
-            pass
+        with suppress(RolledBack, Stuck):
+            await asyncio.wait_for(coordinator.attach(saga_id).result(), 30)
 
 
 def _first_outcome(events: list[Event], started: str, ends: tuple[str, ...]) -> Event:

@@ -1,10 +1,12 @@
-"""What an exception, a time limit or a cancellation means for a node: the table in `runtime.calls.outcomes`, row by row."""
+"""What an exception, a time limit or a cancellation means for a node: the rows of `runtime.calls.outcomes`."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -338,3 +340,280 @@ async def test_an_output_that_cannot_be_stored_leaves_the_node_in_doubt_and_is_u
         await executor.execute(1)
     assert _of(executor.events, "wrong")[1][1].reason == "unstorable"
     assert undone == [None]
+
+
+# -- what undos return -------------------------------------------------------
+
+
+class Client:
+    """A client whose methods are coroutines, as most are; whoever forgets to await them does nothing."""
+
+    def __init__(self) -> None:
+        self.rooms: set[int] = set()
+
+    async def delete(self, room: int) -> None:
+        await asyncio.sleep(0)
+        self.rooms.discard(room)
+
+    def delete_at_once(self, room: int) -> None:
+        self.rooms.discard(room)
+
+
+client = Client()
+
+
+async def _twice(room: int) -> Any:
+    return client.delete(room)
+
+
+def _on_a_pool(room: int) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(client.delete_at_once, room)
+
+
+class _Awaitable:
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def __await__(self) -> Any:
+        return client.delete(self.room).__await__()
+
+
+async def _as_task(room: int) -> Any:
+    return asyncio.create_task(client.delete(room))
+
+
+async def _fails(room: int) -> None:
+    raise ConnectionError("the client's own")
+
+
+def _in_a_generator(room: int) -> Any:
+    client.delete_at_once(room)
+    yield room
+
+
+UNDO_RETURNS: dict[str, Callable[[int], Any]] = {
+    "a coroutine": client.delete,
+    "a coroutine that returns one": _twice,
+    "an object that can be awaited": _Awaitable,
+    "a future of a pool": _on_a_pool,
+    "a task": _as_task,
+}
+
+
+def _room_saga(undo: Callable[[int], Any], *, timeout: float | None = None) -> Any:
+    @action
+    async def book(room: int) -> int:
+        client.rooms.add(room)
+        return room
+
+    def undo_it(made: int) -> Any:
+        return undo(made)
+
+    async def undo_async(made: int) -> Any:
+        return undo(made)
+
+    book.undo(retry=Retry(1), timeout=timeout)(undo_async if timeout is None else undo_it)
+
+    @action
+    async def refuse(room: int) -> None:
+        raise ValueError("no")
+
+    @saga
+    def trip(room: int) -> None:
+        refuse(book(room))
+
+    return trip
+
+
+@pytest.mark.parametrize("how", UNDO_RETURNS)
+@pytest.mark.parametrize("limit", [None, 10.0], ids=["coroutine", "thread with a limit"])
+async def test_what_an_undo_returns_is_awaited_if_it_can_be(how: str, limit: float | None) -> None:
+    client.rooms.clear()
+    with pytest.raises(RolledBack):
+        await SagaExecutor(_room_saga(UNDO_RETURNS[how], timeout=limit)).execute(1)
+    assert client.rooms == set()
+
+
+@pytest.mark.parametrize(
+    ("undo", "error"),
+    [
+        (_fails, "ConnectionError"),
+        (_in_a_generator, "TypeError"),
+        (lambda room: asyncio.sleep(60), "TimedOut"),
+    ],
+    ids=["fails", "a generator", "too late"],
+)
+async def test_an_undo_whose_awaitable_fails_has_failed(undo: Callable[[int], Any], error: str) -> None:
+    executor = SagaExecutor(_room_saga(undo, timeout=0.2))
+    with pytest.raises(Stuck):
+        await executor.execute(1)
+    recorded = executor.error("book")
+    assert recorded is not None
+    assert recorded.type.endswith(error)
+
+
+# -- cancellations that come out as something else -----------------------------
+
+
+class _Transaction:
+    """A resource whose clean-up fails because its connection is gone."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *error: object) -> None:
+        raise OSError("the connection is gone")
+
+
+async def _by_aexit() -> None:
+    async with _Transaction():
+        await asyncio.sleep(60)
+
+
+async def _by_finally() -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        raise OSError("while cleaning up")
+
+
+async def _by_a_sibling() -> None:
+    async def sibling() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("a sibling was disturbed") from None
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sibling())
+        group.create_task(asyncio.sleep(60))
+
+
+async def _by_a_wrapper() -> None:
+    try:
+        await _by_finally()
+    except OSError as error:
+        raise RuntimeError("the service's own") from error
+
+
+async def _by_a_shield() -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    try:
+        await asyncio.shield(inner)
+    except asyncio.CancelledError:
+        inner.cancel()
+        raise LookupError("no answer") from None
+
+
+async def _by_a_permanent_one() -> None:
+    try:
+        await asyncio.sleep(60)
+    except BaseException as error:
+        raise Permanent("the service is gone") from error
+
+
+CANCELLED = (_by_aexit, _by_finally, _by_a_sibling, _by_a_wrapper, _by_a_shield, _by_a_permanent_one)
+
+
+@pytest.mark.parametrize("cancelled", CANCELLED, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("limit", [0.05, None], ids=["limit", "grace"])
+async def test_a_cancelled_call_is_in_doubt_whatever_comes_out_of_it(
+    cancelled: Callable[[], Awaitable[None]], limit: float | None
+) -> None:
+    effects: set[str] = set()
+    waiting = asyncio.Event()
+
+    @action(timeout=limit)
+    async def book(ctx: Ctx[object]) -> str:
+        if ctx.key not in effects:
+            effects.add(ctx.key)
+            waiting.set()
+            await cancelled()
+        return ctx.key
+
+    @book.undo
+    async def unbook(key: str) -> None:
+        effects.discard(key)
+
+    @saga
+    def trip() -> str:
+        return book()
+
+    async with Coordinator("memory://", sagas=[trip]) as coordinator:
+        run = await coordinator.start(trip)
+        await asyncio.wait_for(waiting.wait(), 10)
+        if limit is None:
+            await coordinator.rollback(run.id, grace=0)
+        with pytest.raises(RolledBack):
+            await asyncio.wait_for(run.result(), 10)
+        assert [event.type async for event in run.events() if event.node == "book"][1] == e.IN_DOUBT
+    assert effects == set()
+
+
+@pytest.mark.parametrize("cancelled", CANCELLED, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("crew", [False, True], ids=["alone", "beside another"])
+async def test_an_executor_that_is_cancelled_raises_that_and_leaks_nothing(
+    cancelled: Callable[[], Awaitable[None]], crew: bool
+) -> None:
+    effects: set[str] = set()
+    waiting = asyncio.Event()
+
+    @action
+    async def book(ctx: Ctx[object]) -> str:
+        if ctx.key not in effects:
+            effects.add(ctx.key)
+            waiting.set()
+            await cancelled()
+        return ctx.key
+
+    @book.undo
+    async def unbook(key: str) -> None:
+        effects.discard(key)
+
+    @action
+    async def other() -> str:
+        return ""
+
+    @saga
+    def trip() -> str:
+        return book()
+
+    @saga
+    def two() -> list[str]:
+        return [book(), other()]
+
+    executor = SagaExecutor(two if crew else trip)
+    running = asyncio.create_task(executor.execute())
+    await asyncio.wait_for(waiting.wait(), 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 10)
+    assert running.cancelled()
+    assert effects, "the fault came before the effect"
+    assert e.FAILED not in [event.type for event in executor.events]
+    await asyncio.wait_for(executor.rollback(), 10)
+    assert effects == set()
+
+
+async def test_a_task_group_that_fails_by_itself_means_what_its_leaves_mean() -> None:
+    async def refuse() -> None:
+        raise ConnectionError("refused")
+
+    @action(retry=Retry(3, first=0))
+    async def grouped(ctx: Ctx[object]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(refuse())
+                await asyncio.sleep(60 if ctx.attempt % 2 else 0)
+        except* KeyError:
+            raise
+
+    @saga
+    def whole() -> None:
+        grouped()
+
+    executor = SagaExecutor(whole)
+    with pytest.raises(RolledBack):
+        await asyncio.wait_for(executor.execute(), 10)
+    assert [event.type for event in executor.events if event.node == "grouped"] == [e.STARTED, e.FAILED] * 3

@@ -4,9 +4,9 @@
 
 import asyncio
 import os
+import re
 import resource
 import signal
-import re
 import sqlite3
 import stat
 import subprocess

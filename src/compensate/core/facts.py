@@ -154,6 +154,7 @@ class Facts(Fold):
                 Otherwise the process shut down or released the saga, or this
                 process lost an append; this neither counts as a death nor resets the count.
         """
+        self._shorten_waits(now)
         for i, state in enumerate(self.state):
             if self.plan.kinds[i] != ACTION or i in except_for:
                 continue
@@ -168,6 +169,19 @@ class Facts(Fold):
                 deaths = self.undo_deaths.get(i, 0) + 1 if died else 0
                 failed = e.UndoFailed(interrupted=True, deaths=deaths, given_up=deaths >= self.crashes)
                 self._record_node(e.UNDO_FAILED, i, self.undo_attempt[i], now, failed)
+
+    def _shorten_waits(self, now: float) -> None:
+        """Wait for no attempt longer than its policy says, should the clock have been set back since it failed."""
+        for i, at in list(self._due.items()):
+            spec = self.plan.action(i)
+            name = self.plan.names[i]
+            if self.state[i] == s.UNDO_FAILED:
+                delay = spec.undo_retry.delay(self.undo_failures[i], key(self.saga_id, name, "undo"))
+            else:
+                delay = spec.retry.delay(self.failures[i], key(self.saga_id, name, "do"))
+            latest = now + delay
+            if latest < at:
+                self._wait(i, latest)
 
     def decide(self, i: int, taken: bool, now: float) -> None:
         """The answer to `Ask(i, "when")`."""

@@ -78,6 +78,9 @@ class Flow:
         self._asks: list[int] = []
         self._given_up: dict[int, str] = {}
         self._convicted: dict[int, str] = {}
+        self._unlearnable: dict[int, str] = {}
+        """Nodes in doubt whose action is not run again to learn its output, and why: it killed its process too often,
+        or it returned what the log cannot hold."""
         self.deaths: dict[int, int] = {}
         self.undo_deaths: dict[int, int] = {}
         self._rerun: set[int] = set()
@@ -187,9 +190,10 @@ class Flow:
             self._settle(i)
 
     def _queue_undo(self, i: int) -> None:
-        """Undo node `i` next. A node that was given up for deaths is not run again to learn its output."""
-        if i in self._convicted and self.state[i] == s.IN_DOUBT and self.plan.action(i).undo == "output":
-            self._given_up[i] = self._convicted[i]
+        """Undo node `i` next, unless its undo needs an output that running the action again would not give."""
+        why = self._unlearnable.get(i)
+        if why is not None and self.state[i] == s.IN_DOUBT and self.plan.action(i).undo == "output":
+            self._given_up[i] = why
         else:
             self._queue(i)
 

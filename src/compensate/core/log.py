@@ -210,7 +210,7 @@ class Fold(Flow):
         self.doubted.add(i)
         if data.reason in ("crash", "cut_off"):
             if self._died(i, event, self.deaths, data.deaths, given_up=data.given_up):
-                self._convicted[i] = self._given_up[i]
+                self._convicted[i] = self._unlearnable[i] = self._given_up[i]
             elif self.rollback is not None:
                 self._turn(i)
             else:
@@ -218,6 +218,8 @@ class Fold(Flow):
             return
         self.deaths.pop(i, None)
         self.failures[i] = self.failures.get(i, 0) + 1
+        if data.reason == "unstorable":
+            self._unlearnable[i] = f"{data.error.type}: {data.error.message}" if data.error else "unstorable"
         self._after_failure(i, data.retry_at, data.error)
 
     def _died(self, i: int, event: Event, counts: dict[int, int], deaths: int, *, given_up: bool) -> bool:
@@ -331,7 +333,14 @@ class Fold(Flow):
         if VERBS[event.type] not in self.choices(i):
             raise self._corrupt(event, "the node is not stuck, or not in a way that this would mend")
         self.state[i] = after
-        for of in (self._given_up, self._convicted, self.deaths, self.undo_deaths, self._due):
+        for of in (
+            self._given_up,
+            self._convicted,
+            self._unlearnable,
+            self.deaths,
+            self.undo_deaths,
+            self._due,
+        ):
             of.pop(i, None)
         self._queued[i] = 0
         self._unstick()

@@ -34,6 +34,7 @@ from compensate.runtime.adoption import Adoption
 from compensate.runtime.calls.threads import Countdown, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
+from compensate.runtime.failures import printed
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject, warn_of_misfits
@@ -155,7 +156,10 @@ class Coordinator:
 
     @staticmethod
     def _report(what: str, error: BaseException) -> None:
-        logger.error("%s: %s", what, error, exc_info=None if isinstance(error, CompensateError) else error)
+        if isinstance(error, CompensateError):
+            logger.error("%s: %s", what, error)
+        else:
+            logger.error("%s:\n%s", what, printed(error))
 
     # -- life --------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from compensate.authoring import Ctx
 from compensate.codec import type_codec
@@ -377,7 +377,7 @@ async def _see_through(result: Any, context: Context) -> None:
     """Await what an undo returned, such as the coroutine of a client's method that the undo did not await itself."""
     while result is not None:
         if isinstance(result, concurrent.futures.Future):
-            result = asyncio.wrap_future(result)
+            result = asyncio.wrap_future(cast("concurrent.futures.Future[object]", result))
         elif inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise TypeError(
                 "the undo returned a generator, of which nothing has run; iterate over it in the undo, or return None"

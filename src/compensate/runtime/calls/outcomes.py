@@ -104,7 +104,7 @@ def outcome(error: BaseException, how: Circumstances) -> Outcome:
     if how.cancelled and isinstance(error, CancelledError):
         return CUT_OFF
     if how.cancelled and not late and _comes_from(error, (CancelledError,)):
-        if not _comes_from(error, (BaseExceptionGroup,)):
+        if not any(_is_of_task_group(one) for one in _chain(error)):
             return CUT_OFF
         late = "cancelled"  # a task group cancels its own tasks too: nobody can tell who it was
     info = error_info(error)
@@ -153,16 +153,28 @@ def _leaves_doubt(part: BaseException, unknown: tuple[type[BaseException], ...])
 
 def _comes_from(error: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
     """Whether an error is one of these, holds one, or was raised because of one, however many lie between."""
+    return any(isinstance(one, classes) for one in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what its groups hold, and what each of them was raised because of."""
     open_: list[BaseException | None] = [error]
     for _ in range(_MOST_LINKS):
         if not open_:
-            break
+            return
         one = open_.pop()
         if one is None:
             continue
-        if isinstance(one, classes):
-            return True
+        yield one
         if isinstance(one, BaseExceptionGroup):
             open_.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
         open_ += (one.__cause__, one.__context__)
-    return False
+
+
+def _is_of_task_group(error: BaseException) -> bool:
+    """Whether a task group has raised it, of asyncio or of a library on top."""
+    traceback = error.__traceback__ if isinstance(error, BaseExceptionGroup) else None
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in ("asyncio", "anyio")
