@@ -85,6 +85,7 @@ def _failed(event: Event) -> str:
 
 _DOUBTS: Final = {
     "crash": "the process ended while it ran",
+    "cut_off": "the process shut down, or released the saga, while it ran",
     "timeout": "it timed out",
     "cancelled": "it was cancelled",
     "unknown": "it could not tell",
@@ -93,9 +94,15 @@ _DOUBTS: Final = {
 }
 
 
+def _deaths(deaths: int, *, given_up: bool) -> str:
+    times = f" ({deaths} times in a row)" if deaths > 1 else ""
+    return f"{times}; it is not run again by itself" if given_up else times
+
+
 def doubt(data: e.InDoubt) -> str:
     """Why a node is in doubt, in words."""
     words = _DOUBTS.get(data.reason, data.reason)
+    words += _deaths(data.deaths, given_up=data.given_up)
     return f"{words}: {said(data.error)}" if data.error is not None else words
 
 
@@ -107,7 +114,8 @@ def _in_doubt(event: Event) -> str:
 def _undo_failed(event: Event) -> str:
     data = cast(e.UndoFailed, event.data)
     if data.interrupted:
-        return "undo cut off: the process ended while it ran; it is done again"
+        what = f"undo cut off: the process ended while it ran{_deaths(data.deaths, given_up=data.given_up)}"
+        return what if data.given_up else f"{what}; it is done again"
     return f"undo failed: {said(data.error)}{_again(event, data.retry_at, '; not tried again')}"
 
 

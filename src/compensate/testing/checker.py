@@ -40,6 +40,7 @@ def check(
     durables: Iterable[Durable] = (),
     calls: Iterable[StoreCall] = (),
     believe_failures: bool = False,
+    crashes: int | None = None,
 ) -> list[Violation]:
     """Every violated line of S1 to S11 that can be seen, with the events and effects concerned.
 
@@ -52,10 +53,11 @@ def check(
         calls: Calls of its store, for S9, S10 and S11.
         believe_failures: Believe an action that fails plainly that it took no effect, as the library does. By default
             an effect that was recorded counts, whatever its action said of it.
+        crashes: At how many deaths in a row all coordinators of the saga gave a node up; `None`: not known.
     """
     report = Report()
     durables, calls = list(durables), list(calls)
-    walk = Walk(dag, events, report)
+    walk = Walk(dag, events, report, crashes)
     walk.run()
     mine = sorted((x for x in effects if saga_id in ("", x.saga)), key=lambda x: x.order)
     Effects(walk, saga_id, mine, durables, calls, report, believe_failures=believe_failures).run()

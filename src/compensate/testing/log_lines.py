@@ -35,6 +35,8 @@ class Track:
     failures: int = 0  # that count, since an operator last said retry
     retry_at: float | None = None
     rerun: bool = False  # in the rollback, to learn its output; that has a count of its own
+    deaths: int = 0  # of its process, in a row, while its action runs; or its undo, once that has started
+    given_up: str = ""  # "do" or "undo": what is not run again, for deaths
 
     @property
     def owes_undo(self) -> bool:
@@ -67,11 +69,14 @@ class Walk:
         dag: The saga's.
         events: Its log.
         report: Where violations go.
+        crashes: At how many deaths in a row a node is given up; `None`: not known.
     """
 
-    def __init__(self, dag: Dag, events: Sequence[Event], report: Report) -> None:
+    def __init__(self, dag: Dag, events: Sequence[Event], report: Report, crashes: int | None = None) -> None:
         self.events = events
         self.report = report
+        self.crashes = crashes
+        self._let_go: Event | None = None
         expanded = {x.node: x.data.count for x in events if isinstance(x.data, e.Expanded)}
         self.shape = Shape(dag, expanded)
         self.tracks = {path: Track(leaf) for path, leaf in self.shape.leaves.items()}
@@ -95,6 +100,11 @@ class Walk:
             self._envelope(event)
             if self.end is not None:
                 self._after_end(event, self.end)
+            if self._let_go is not None and event.type != e.SAGA_ROLLBACK:
+                self.report.add(
+                    "S1", f"{self._let_go.node} was let go going forward, and no rollback began", [event]
+                )
+            self._let_go = None
             if event.type.startswith("saga_"):
                 self._saga_event(event)
             elif event.type in (e.BRANCH_TAKEN, e.BRANCH_SKIPPED):
@@ -162,6 +172,19 @@ class Walk:
                     self.report.add(
                         "pivot", f"rollback began after the pivot {track.leaf.path}", [track.success, event]
                     )
+        data = event.data
+        for path, track in self.tracks.items():
+            if (
+                isinstance(data, e.Rollback)
+                and data.cause == "failure"
+                and data.node == path
+                and track.given_up
+            ):
+                self.report.add(
+                    "crash", f"{path} was given up for deaths, and the saga rolled back by itself", [event]
+                )
+            if track.leaf.node.undo != "output":
+                track.deaths = 0  # it is not run again
         self.rollback = event
 
     def _completed(self, end: Event) -> None:
@@ -324,6 +347,7 @@ class Walk:
         else:
             self._wait_for(path, track.leaf.before, event)
             self._check_branches(track, event)
+        self._check_given_up(track, event)
         if track.success is not None:
             self.report.add("S5", f"{path} started again after its success", [track.success, event])
         for leaf in self.shape.leaves_of(track.leaf.after):
@@ -355,10 +379,32 @@ class Walk:
         if event.type == e.COMPLETED and track.running != "do":
             self.report.add("S8", f"{track.leaf.path} completed without having started", [track.last, event])
         track.running, track.doubted, track.failures, track.retry_at = "", False, 0, None
+        track.deaths, track.given_up = 0, ""
+
+    def _check_given_up(self, track: Track, event: Event) -> None:
+        if track.given_up:
+            self.report.add(
+                "crash", f"{track.leaf.path} was given up for deaths, and runs again", [track.last, event]
+            )
+
+    def _died(self, track: Track, event: Event, deaths: int, *, given_up: bool) -> None:
+        """What ran when its process ended. It counts as a death unless the process shut down or let the saga go."""
+        path = track.leaf.path
+        if deaths and deaths != track.deaths + 1:
+            self.report.add(
+                "crash", f"{path} has its death {deaths} in a row, after {track.deaths}", [track.last, event]
+            )
+        reached = deaths > 0 if self.crashes is None else deaths >= self.crashes
+        if given_up != reached and (given_up or self.crashes is not None):
+            what = "was given up" if given_up else "is to be run again"
+            self.report.add("crash", f"{path} {what} after {deaths} deaths", [event])
+        track.deaths = 0 if given_up else deaths or track.deaths
+        if given_up:
+            track.given_up = "undo" if event.type == e.UNDO_FAILED else "do"
 
     def _failed(self, track: Track, event: Event) -> None:
         assert isinstance(event.data, e.Failed)
-        track.running = ""
+        track.running, track.deaths = "", 0
         track.clean = event.data.clean
         track.doubted = track.doubted and not track.clean
         self._count(track, event, event.data.retry_at, track.leaf.node.retry.attempts)
@@ -366,7 +412,14 @@ class Walk:
     def _in_doubt(self, track: Track, event: Event) -> None:
         assert isinstance(event.data, e.InDoubt)
         track.running, track.doubted, track.clean = "", True, False
-        if event.data.reason != "crash":
+        if event.data.reason in ("crash", "cut_off"):
+            self._died(track, event, event.data.deaths, given_up=event.data.given_up)
+            if event.data.reason == "cut_off" and event.data.deaths:
+                self.report.add(
+                    "crash", f"{track.leaf.path} was cut off, and that counts as a death", [event]
+                )
+        else:
+            track.deaths = 0
             self._count(track, event, event.data.retry_at, track.leaf.node.retry.attempts)
 
     def _count(self, track: Track, event: Event, retry_at: float | None, allowed: int) -> None:
@@ -413,9 +466,12 @@ class Walk:
                 f"{path} is being undone before {leaf.path}, which depends on it: {state}",
                 [later.last, event],
             )
+        if track.given_up != "do":
+            self._check_given_up(track, event)
         if track.undo_started is None:
             track.failures = 0
             track.retry_at = None
+            track.deaths, track.given_up = 0, ""
         self._check_time(track, event)
         track.undo_started = track.undo_started or event
         track.running = "undo"
@@ -425,18 +481,25 @@ class Walk:
             self.report.add(
                 "S8", f"{track.leaf.path} was undone without an undo_started", [track.last, event]
             )
-        track.running, track.undone = "", event
+        track.running, track.undone, track.deaths = "", event, 0
 
     def _undo_failed(self, track: Track, event: Event) -> None:
         assert isinstance(event.data, e.UndoFailed)
         track.running = ""
-        if not event.data.interrupted:
+        if event.data.interrupted:
+            self._died(track, event, event.data.deaths, given_up=event.data.given_up)
+        else:
+            track.deaths = 0
             self._count(track, event, event.data.retry_at, track.leaf.node.undo_retry.attempts)
 
     # -- an operator -------------------------------------------------------
 
     def _retried(self, track: Track, event: Event) -> None:
         track.failures, track.retry_at = 0, None
+        track.deaths, track.given_up = 0, ""
 
     def _decided(self, track: Track, event: Event) -> None:
         track.decided = event
+        track.deaths, track.given_up = 0, ""
+        if self.rollback is None:
+            self._let_go = event

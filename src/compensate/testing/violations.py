@@ -11,10 +11,26 @@ from compensate.core.events import Event
 from compensate.testing.recorder import Effect
 
 Line = Literal[
-    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "pivot", "retry", "liveness"
+    "S1",
+    "S2",
+    "S3",
+    "S4",
+    "S5",
+    "S6",
+    "S7",
+    "S8",
+    "S9",
+    "S10",
+    "S11",
+    "S12",
+    "pivot",
+    "retry",
+    "crash",
+    "liveness",
 ]
 """A line of the guarantee. Besides S1 to S11: `S12`, a log with gaps or without a beginning; `pivot`, a rollback after
-a pivot; `retry`, more attempts, or sooner ones, than the policy allows; `liveness`, a saga that did not end."""
+a pivot; `retry`, more attempts, or sooner ones, than the policy allows; `crash`, deaths that are miscounted, or a node
+that was given up for them and runs again without a decision; `liveness`, a saga that did not end."""
 
 
 class Violation(Struct, frozen=True):

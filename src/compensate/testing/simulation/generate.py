@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from compensate.testing.simulation.dags import reads_yes
-from compensate.testing.simulation.scenario import Fault, Kind, NodeSpec, Scenario, World
+from compensate.testing.simulation.scenario import Fault, Kill, Kind, NodeSpec, Scenario, World, walk
 from compensate.testing.simulation.world import DO_FAULTS, UNDO_FAULTS
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def generate(seed: int, world: World = "keyed") -> Scenario:
     coordinators = rng.choices((1, 2, 3), (45, 40, 15))[0]
     sagas = rng.choices((1, 2, 3), (75, 20, 5))[0]
     chaos = rng.choice((4.0, 8.0, 14.0))
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         world=world,
         nodes=_Maker(rng, knobs).nodes(size, 0),
@@ -66,6 +66,23 @@ def generate(seed: int, world: World = "keyed") -> Scenario:
         grace=rng.choice((0.0, 0.3, 2.0)),
         room=rng.choice((1, 2, 1000, 1000)),
         wait=chance() < 0.15,
+    )
+    return _with_a_killer(scenario, Random(f"kill {seed}"))
+
+
+def _with_a_killer(scenario: Scenario, rng: Random) -> Scenario:
+    """In some scenarios a node kills its process each time: there is time enough then until it is given up."""
+    if rng.random() >= 0.15:
+        return scenario
+    spec = [(path, node) for path, node in walk(scenario.nodes) if node.kind not in ("constant", "subsaga")]
+    if not spec:
+        return scenario
+    path, node = rng.choice(spec)
+    if node.kind == "fan":
+        path += f"[{rng.randint(0, 2)}]"
+    kill = Kill(rng.randrange(scenario.sagas), path, rng.choice(("do", "do", "undo")))
+    return msgspec.structs.replace(
+        scenario, kills=(kill,), crashes=rng.choice((1, 2, 3, 5)), chaos=rng.choice((20.0, 60.0))
     )
 
 

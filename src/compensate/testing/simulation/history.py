@@ -126,6 +126,8 @@ class Player:
             self.tape,
             keyed=scenario.world == "keyed",
             log_length=self.server.length.__getitem__,
+            kills={(f"s{kill.saga}", kill.node, kill.direction) for kill in scenario.kills},
+            kill=self._kill,
         )
         self.saga = dags.make_saga(scenario)
         self.ids = [f"s{k}" for k in range(scenario.sagas)]
@@ -159,6 +161,7 @@ class Player:
             grace=self.scenario.grace,
             drain=0.5,
             max_actions=self.scenario.room,
+            crashes=self.scenario.crashes,
             clock=process,
         )
         life.coordinator = coordinator
@@ -187,6 +190,11 @@ class Player:
         life = next(life for life in self.lives if life.process is process)
         life.ready = False
         self.loop.outside(fault.length, self._start_again, life)
+
+    def _kill(self, process: Process) -> None:
+        """An action has killed its process; a supervisor starts it again."""
+        if process.alive and not process.paused and not self.quiet:
+            self._crash(process, Fault("kill", length=0.1 + self.rng.random()))
 
     def _start_again(self, life: _Life) -> None:
         if life.process is None or not life.process.alive:
@@ -329,11 +337,19 @@ class Player:
             snapshot = await coordinator.get(saga_id)
         except StoreError:
             return
-        if snapshot.record.paused:
-            await self._ask(coordinator, saga_id, "resume")
-            return
-        stuck = snapshot.stuck()
-        if snapshot.status != s.STUCK or not stuck:
+        stuck = list(snapshot.stuck())
+        if snapshot.record.paused and snapshot.status != s.STUCK:
+            fold = snapshot.fold
+            stuck = [
+                e.StuckNode(name, "", fold.choices(i))
+                for name, i in fold.plan.index.items()
+                if fold.choices(i)
+            ]
+            if not stuck or self.rng.random() < 0.7:
+                await self._ask(coordinator, saga_id, "resume")
+                return
+            self.tape.fired["decided while paused"] += 1
+        elif snapshot.status != s.STUCK or not stuck:
             return
         chosen = stuck[int(self.rng.random() * len(stuck))]
         choice = chosen.choices[int(self.rng.random() * len(chosen.choices))]
@@ -409,7 +425,7 @@ class Player:
                 saga = self.server.sagas.get(saga_id)
                 if saga is None:
                     life.process.spawn(self._client_start(life.coordinator, saga_id, 1))
-                elif saga.status == s.STUCK or saga.paused:
+                elif saga.status == s.STUCK or saga.standing.paused:
                     life.process.spawn(self._operate(life.coordinator, saga_id))
         if not self._all_over():
             self.loop.outside(3.0, self._tend)
@@ -429,6 +445,9 @@ class Player:
                 continue
             stored = at_once(self.server.memory.load(saga_id))
             history.logs[saga_id] = stored.events
+            for event in stored.events:
+                if isinstance(event.data, e.InDoubt | e.UndoFailed) and event.data.given_up:
+                    self.tape.fired[f"given up for deaths: {event.type}"] += 1
             history.records[saga_id] = stored.record
             if stored.record.status not in (s.COMPLETED, s.ROLLED_BACK):
                 self.tape.troubles.append(

@@ -75,6 +75,20 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     saga: int = 0
 
 
+class Kill(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node of one saga that kills its process each time it is called, until the quiet period.
+
+    Attributes:
+        saga: Which saga.
+        node: Path of the node.
+        direction: Whether its action or its undo does.
+    """
+
+    saga: int
+    node: str
+    direction: Literal["do", "undo"] = "do"
+
+
 class Scenario(msgspec.Struct, frozen=True, omit_defaults=True):
     """A history to be; with `seed` it is fixed to the last choice.
 
@@ -92,6 +106,8 @@ class Scenario(msgspec.Struct, frozen=True, omit_defaults=True):
         grace: Of rollbacks.
         room: How many actions a coordinator runs at once.
         wait: Whether clients wait for the result.
+        kills: What kills its process.
+        crashes: At how many deaths in a row coordinators give a node up.
     """
 
     seed: int
@@ -107,6 +123,8 @@ class Scenario(msgspec.Struct, frozen=True, omit_defaults=True):
     grace: float = 1.0
     room: int = 1000
     wait: bool = False
+    kills: tuple[Kill, ...] = ()
+    crashes: int = 5
 
 
 def walk(nodes: tuple[NodeSpec, ...], prefix: str = "") -> Iterator[tuple[str, NodeSpec]]:

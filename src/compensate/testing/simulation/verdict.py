@@ -27,6 +27,7 @@ def violations(history: History) -> list[str]:
                 saga_id=saga_id,
                 durables=[durable for durable in tape.durables if durable.saga == saga_id],
                 calls=[call for call in tape.calls if call.saga in ("", saga_id)],
+                crashes=history.scenario.crashes,
             )
         ]
     found += map(str, check_starts(history.acknowledged, history.logs))

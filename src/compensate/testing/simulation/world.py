@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ import msgspec
 from compensate.core.names import Direction, key
 from compensate.errors import NoEffect, Permanent, Unknown
 from compensate.testing.recorder import Kind
-from compensate.testing.simulation.loop import PROCESS, BlocksFor, VirtualLoop
+from compensate.testing.simulation.loop import PROCESS, BlocksFor, Process, VirtualLoop
 from compensate.testing.simulation.scenario import NodeSpec
 from compensate.testing.simulation.tape import Tape
 
@@ -114,6 +114,8 @@ class World:
         tape: Takes down what happens.
         keyed: Whether participants go by keys.
         log_length: Tells how long a saga's durable log is.
+        kills: Saga, node and direction of the calls that kill their process.
+        kill: Kills one.
     """
 
     def __init__(
@@ -124,6 +126,8 @@ class World:
         *,
         keyed: bool,
         log_length: Callable[[str], int],
+        kills: Collection[tuple[str, str, str]] = (),
+        kill: Callable[[Process], None] | None = None,
     ) -> None:
         self.loop = loop
         self.rng: Random = loop.rng
@@ -133,6 +137,8 @@ class World:
         self.tape = tape
         self.under_way = 0
         self._log_length = log_length
+        self._kills = kills
+        self._kill = kill
         self._entries: dict[str, Entry] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
 
@@ -186,6 +192,12 @@ class World:
         self._note(call, "begin", given)
         call.word = self._word(call)
         random = self.rng.random
+        if not self.quiet and self._kills and (saga, node, direction) in self._kills and process is not None:
+            assert self._kill is not None
+            self.tape.fired[f"kill: {direction}"] += 1
+            call.word = "slow"  # the process dies before it hears of an outcome
+            self.loop.outside(0.5 * random(), self._kill, process)
+            return call, random(), 1.0
         if self.quiet:
             return call, 0.01 * random(), 0.01 * random()
         there, back = 0.05 * random(), 0.05 * random()
