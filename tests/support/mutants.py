@@ -27,6 +27,7 @@ MACHINE_TESTS = (
     "tests/unit/test_machine_shapes.py",
     "tests/unit/test_log.py",
 )
+DEATH_TESTS = ("tests/unit/test_machine_deaths.py", "tests/unit/test_suspects.py")
 STORE_TESTS = ("tests/conformance", "tests/unit/test_sqlite_store.py")
 OUTCOME_TESTS = ("tests/unit/test_outcomes.py", "tests/unit/test_outcome_matrix.py")
 SIMULATION = ("tests/simulation",)
@@ -176,8 +177,8 @@ MUTANTS = (
     Mutant(
         "crash counted as a failure",
         CORE + "log.py",
-        '        if data.reason == "crash":\n',
-        '        if data.reason == "crash" and self.failures.get(i, 0) > 99:\n',
+        '        if data.reason in ("crash", "cut_off"):\n',
+        '        if data.reason in ("crash", "cut_off") and self.failures.get(i, 0) > 99:\n',
         MACHINE_TESTS,
     ),
     Mutant(
@@ -284,6 +285,83 @@ MUTANTS = (
         "        if computed != stored:\n",
         "        if False:\n",
         STORE_TESTS,
+    ),
+    Mutant(
+        "deaths not counted",
+        CORE + "facts.py",
+        "deaths = self.deaths.get(i, 0) + 1 if died and again else 0",
+        "deaths = 1 if died and again else 0",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "deaths of undos not counted",
+        CORE + "facts.py",
+        "deaths = self.undo_deaths.get(i, 0) + 1 if died else 0",
+        "deaths = 0",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "count of deaths not reset by an outcome",
+        CORE + "log.py",
+        "        self.deaths.pop(i, None)\n        if data.clean:\n",
+        "        if data.clean:\n",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "count of deaths not reset by a success",
+        CORE + "log.py",
+        "            self.doubted.discard(i)\n            self.deaths.pop(i, None)\n",
+        "            self.doubted.discard(i)\n",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "given up for deaths, and rolled back by running it again",
+        CORE + "machine.py",
+        "            if self._late or len(self._given_up) > len(self._convicted):\n",
+        "            if self._late or self._given_up:\n",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "a drained process counted as dead (memory)",
+        STORES + "memory.py",
+        "saga.owner not in (None, claimant) and saga.owner not in self._drained",
+        "saga.owner not in (None, claimant)",
+        STORE_TESTS,
+    ),
+    Mutant(
+        "a drained process counted as dead (SQLite)",
+        STORES + "sqlite_tables.py",
+        '            f"UPDATE sagas SET owner = NULL WHERE owner = ? AND {_DRAINED}", [(owner,) for owner in dead]\n',
+        '            "UPDATE sagas SET owner = owner WHERE owner = ?", [(owner,) for owner in dead]\n',
+        STORE_TESTS,
+    ),
+    Mutant(
+        "a drained process counted as dead (file)",
+        STORES + "file.py",
+        "                    if other in owners.drained:\n                        self._release_all(other)\n",
+        "",
+        STORE_TESTS,
+    ),
+    Mutant(
+        "a released saga counted as dead",
+        RUNTIME + "host.py",
+        "owed = self._prepare(execution, change, died=stored.died)",
+        "owed = self._prepare(execution, change, died=True)",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "suspects claimed with the others",
+        RUNTIME + "adoption.py",
+        "                        below=self.suspects.threshold,\n",
+        "",
+        DEATH_TESTS,
+    ),
+    Mutant(
+        "suspects run all at once",
+        RUNTIME + "suspects.py",
+        "                if execution is not None:\n                    await self._watch(execution)\n",
+        "",
+        DEATH_TESTS,
     ),
     Mutant(
         "undo before its dependants landed",

@@ -95,6 +95,16 @@ def paused_both_ways() -> Run:
     return run.undone("a")
 
 
+def given_up_for_deaths(back: bool) -> Callable[[], Run]:
+    def history() -> Run:
+        run = Run(chain("a", "b"), crashes=1).ok("a").crash()
+        if back:
+            return run.roll_back().decide("resolve", "b").undone("a")
+        return run.decide("skip", "b").undone("a")
+
+    return history
+
+
 HISTORIES: list[Callable[[], Run]] = [
     completed_then_destroyed,
     retried_and_rolled_back,
@@ -104,6 +114,8 @@ HISTORIES: list[Callable[[], Run]] = [
     stuck_forward,
     asked,
     paused_both_ways,
+    given_up_for_deaths(back=False),
+    given_up_for_deaths(back=True),
 ]
 
 

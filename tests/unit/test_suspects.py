@@ -224,6 +224,30 @@ async def test_a_saga_stuck_for_deaths_can_be_rolled_back_and_stays_stuck_at_tha
     assert world.started == []
 
 
+async def test_a_coordinator_that_is_closed_and_one_that_vanishes() -> None:
+    """Only the second one died; however often the first happens, nobody is suspected for it."""
+    store = MemoryStore()
+    async with coordinator(store) as c:
+        await c.start(calling.with_id("s"), "s")
+        await until(lambda: world.running == ["s"])
+    for _ in range(6):
+        async with coordinator(store):
+            await until(lambda: world.running == ["s"])
+    record = (await store.load("s")).record
+    assert (record.owner, record.deaths, record.died) == (None, 0, False)
+    lost = coordinator(store, owner="lost")
+    await lost.__aenter__()
+    await until(lambda: world.running == ["s"])
+    del store._leases["lost"]  # as if its process had ended: its lease runs out
+    async with coordinator(store) as c:
+        await until(lambda: world.running == ["s", "s"])
+        world.free.set()
+        world.let_go("s")
+        assert await c.attach("s").result() == "s"
+    await lost.close()
+    assert interruptions((await store.load("s")).events) == [*[("cut_off", 0)] * 7, ("crash", 1)]
+
+
 @pytest.mark.parametrize("crashes", [0, -1])
 def test_a_limit_that_cannot_be_reached_is_refused(crashes: int) -> None:
     with pytest.raises(DefinitionError, match="crashes"):
