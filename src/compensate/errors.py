@@ -176,7 +176,7 @@ class Stuck(SagaError):
 
 
 class SagaExists(CompensateError):
-    """The id is taken by a saga with another dag or other params. Nothing was changed."""
+    """The id is taken by another saga, or by this one with other params. Nothing was changed."""
 
 
 class Stopped(CompensateError):

@@ -103,7 +103,7 @@ async def test_starting_the_same_id_again_gives_the_same_saga() -> None:
         assert await c.run(two.with_id("x"), "a", second="b") == "a+b"
         with pytest.raises(SagaExists, match="other params"):
             await c.run(two.with_id("x"), "a", "c")
-        with pytest.raises(SagaExists, match="another dag"):
+        with pytest.raises(SagaExists, match="another definition"):
             await c.run(many.with_id("x"), ["a"])
         assert world.done == ["make a", "make b"]
 

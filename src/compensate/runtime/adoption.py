@@ -90,6 +90,8 @@ class Adoption:
                 host.orphans.discard(saga_id)
                 if claimed is not None and not await self._puts_off(claimed):
                     await host.adopt_all([claimed])
+        self._wanted |= host.fenced
+        host.fenced.clear()
         await self._try_wanted()
 
     async def _find_own(self) -> None:
@@ -133,6 +135,8 @@ class Adoption:
                     continue
             except Unavailable:
                 raise
+            except SagaNotFound:
+                pass  # it has been deleted
             except CompensateError as error:
                 self._host.damaged[saga_id] = error
             self._wanted.discard(saga_id)
@@ -151,7 +155,7 @@ class Adoption:
         Raises: What `Store.claim_one` and `Host.adopt` raise.
         """
         async with self._lock:
-            if saga_id in self._host.live:
+            if self._host.find(saga_id) is not None:
                 return False
             claimed = await self._claim(saga_id)
             return None if claimed is None else await self._host.adopt(claimed, change)

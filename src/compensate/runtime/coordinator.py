@@ -22,11 +22,11 @@ from compensate.core.events import Event
 from compensate.core.names import check_name, check_saga_id
 from compensate.errors import (
     CompensateError,
+    Fenced,
     IllegalRequest,
     SagaExists,
     SagaNotFound,
     Stopped,
-    StoreError,
     Unavailable,
 )
 from compensate.runtime import signals, verbs
@@ -42,6 +42,7 @@ from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page
 from compensate.runtime.slots import Slots
+from compensate.runtime.starting import difference
 from compensate.stores import open_store
 from compensate.stores.base import Page, SagaRecord, Store, Verb
 
@@ -223,17 +224,20 @@ class Coordinator:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     async def _close(self) -> None:
-        await self._host.stop(self._drain)
-        others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        # What still waits for a thread must not begin now: its saga will be run by others.
-        self._pool.shutdown(wait=False, cancel_futures=True)
         try:
-            await self._leave()
+            await self._host.stop(self._drain)
+            others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            # What still waits for a thread must not begin now: its saga will be run by others.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            try:
+                await self._leave()
+            finally:
+                await self.store.close()
         finally:
-            await self.store.close()
+            self._pool.shutdown(wait=False, cancel_futures=True)
             signals.let_go(self._stop_on)
             self._stopped.set()
 
@@ -307,12 +311,18 @@ class Coordinator:
     async def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]:
         """Start a saga; on return it is durable (S11).
 
-        The id is made up unless given by `saga.with_id(...)`. Starting the same id again with the same dag and params
-        returns the running or ended saga.
+        The id is made up unless given by `saga.with_id(...)`. Starting an id again, with the same saga and equal
+        params, returns the running or ended saga, whatever graph that one runs: a deploy between the two makes no
+        difference. Params that the definition has got since are equal if they are at their defaults; one that was
+        removed from it since is a difference. Equal are params whose values are, such as `Decimal("1.0")` and
+        `Decimal("1.00")`.
+
+        A start that is cancelled before it returns may have stored the saga, which then runs.
 
         Raises:
             ParamsInvalid: The arguments do not fit the saga's signature. Nothing was stored.
-            SagaExists: The id is taken by a saga with another dag or other params.
+            SagaExists: The id is taken by another saga, or with other params; the message says which differ.
+            CorruptLog: The id is taken by a saga whose log is damaged.
             Unavailable: The outcome is unknown; start it again under the same id.
             Stopped: The coordinator is shutting down.
         """
@@ -340,24 +350,34 @@ class Coordinator:
                 execution = await self._host.start(saga, saga_id, params, saga.deadline)
             except SagaExists:
                 first = self.execution(saga_id)
-                if first is not None:  # its start may still be under way
-                    with contextlib.suppress(StoreError, SagaExists):
-                        await first.save()
-                with contextlib.suppress(SagaNotFound):  # it was, and came to nothing
+                if first is not None and not await first.stored():
+                    self._check_start(first)
+                with contextlib.suppress(SagaNotFound):  # it came to nothing, or has been deleted since
                     return await self._start_again(saga, saga_id, params)
+                self.check_running(saga_id)
             else:
                 return Run(self, saga_id, saga, execution, new=True)
 
+    @staticmethod
+    def _check_start(first: Execution) -> None:
+        """Of a start that failed in the store, say so to all who waited for it: one after the other would wait long."""
+        error = first.lost
+        if isinstance(error, Unavailable) and not first.cut_off:
+            raise Unavailable(str(error)) from error
+
     async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes) -> Run[T]:
-        stored = await self.store.load(saga_id)
+        try:
+            stored = await self.store.load(saga_id)
+        except Unavailable:
+            self.check_running(saga_id)  # it is the store of a coordinator that was closed
+            raise
         created = stored.events[0].data
         assert isinstance(created, e.Created)
-        same_dag = stored.record.fingerprint == saga.fingerprint
-        if not same_dag or not r.same(created.params, params):
-            what = "other params" if same_dag else "another dag"
+        what = difference(saga, stored.record.name, created.params, params)
+        if what:
             raise SagaExists(
-                f"saga {saga_id}: the id is taken by a saga {stored.record.name!r} with {what} "
-                f"({stored.record.status}); nothing was changed; choose another id, or look at it with get()"
+                f"saga {saga_id}: the id is taken by {what}; that one is {stored.record.status}; nothing was changed; "
+                "choose another id, or look at it with get()"
             )
         await self._adopt(stored.record)
         return Run(self, saga_id, saga)
@@ -378,7 +398,8 @@ class Coordinator:
 
     async def _adopt(self, record: SagaRecord) -> None:
         if record.status not in s.ENDS or record.parked:
-            await self._adoption.wanted(record.id)
+            with contextlib.suppress(Fenced):  # somebody else has adopted it at the same time
+                await self._host.errand(record.id, self._adoption.wanted(record.id))
 
     def attach(self, saga_id: str) -> Run[Any]:
         """A handle on a saga by its id. Its result is decoded if its definition is known here, else plain JSON data."""
@@ -393,7 +414,7 @@ class Coordinator:
 
     def execution(self, saga_id: str) -> Execution | None:
         """The execution of a saga that runs here."""
-        return self._host.live.get(saga_id)
+        return self._host.find(saga_id)
 
     def check_running(self, saga_id: str) -> None:
         """Raise `Stopped` if it is shut down or shutting down, `IllegalRequest` in a foreign event loop."""
@@ -458,6 +479,8 @@ class Coordinator:
         ended: bool | None = None
         while True:
             execution = self.execution(saga_id)
+            if execution is not None:
+                await execution.stored()
             watcher = None if execution is None else execution.watch()
             try:
                 events = await self.store.events(saga_id, after)

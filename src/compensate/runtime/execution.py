@@ -99,15 +99,16 @@ class Execution(Writing):
         try:
             self._commands = await self._decide()
         except BaseException:
-            self.ended = True
+            self.end()
             if self.setting.slots is not None:
                 self.setting.slots.offer()  # it may have waited for room, and will not use it
             raise
 
     def withdraw(self) -> None:
-        """It has begun and is not to be driven."""
-        self.ended = True
-        self._give_back(self._commands or [])
+        """It has begun and will not be driven: give back its slots, and wake everybody who waits for it."""
+        commands, self._commands = self._commands, None
+        self._give_back(commands or [])
+        self.end()
 
     async def drive(self) -> s.SagaStatus | None:
         """Run until the saga ends; `None` if it was stopped before.
@@ -154,7 +155,7 @@ class Execution(Writing):
         finally:
             self._driver = None
             self._disarm()
-            self._end()
+            self.withdraw()
             if self.setting.slots is not None:
                 self.setting.slots.offer()  # one that was made to it, and that it did not take
 
@@ -295,8 +296,7 @@ class Execution(Writing):
         return True
 
     async def _news(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+        self._check_sound()
         if not self._has_news:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -304,8 +304,13 @@ class Execution(Writing):
             finally:
                 self._waiter = None
         self._has_news = False
-        if self._broken is not None:
-            raise self._broken
+        self._check_sound()
+
+    def _check_sound(self) -> None:
+        """Raise what makes it impossible to go on driving."""
+        for error in (self._broken, self.lost):
+            if error is not None:
+                raise error
 
     async def _side_step(self) -> None:
         """While the driver awaits a node in place: decide, save, and run in tasks what has become ready."""
@@ -339,11 +344,9 @@ class Execution(Writing):
             IllegalRequest: It makes no sense now. Nothing was changed.
             Fenced: Somebody else has adopted the saga.
         """
-        while self._new is not None and self._saving is not None:
-            await asyncio.shield(self._saving)  # others wait for it too
-        if self._new is not None:
-            return False  # its start came to nothing
-        while not self.ended:
+        if not await self.stored():
+            return False
+        while not self.over:
             if change(self, self.setting.clock.now()):
                 try:
                     await self.save()
@@ -372,10 +375,18 @@ class Execution(Writing):
 
     def forsake(self) -> None:
         """The saga is given up. If something runs yet, or waits to be written: nothing more is written here."""
-        if not self.ended or self.machine.unsaved or self._saving is not None:
-            self.lost = Stopped(
-                f"saga {self.id}: the coordinator was shut down before its actions or writes had ended"
+        if self.lost is None and (not self.ended or self.machine.unsaved or self._saving is not None):
+            self.lose(
+                Stopped(
+                    f"saga {self.id}: the coordinator was shut down before its actions or writes had ended"
+                )
             )
+
+    def lose(self, error: BaseException) -> None:
+        """See `Writing.lose`; the driver, if it waits for news, learns of it too."""
+        super().lose(error)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _stopped(self) -> s.SagaStatus | None:
         while self.crew.running:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from compensate.authoring import ActionRegistry, Saga
 from compensate.codec import records as r
@@ -31,6 +32,8 @@ from compensate.runtime.execution import Change, Execution
 from compensate.runtime.setting import Setting
 from compensate.runtime.slots import HOLDER, Holder
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
+
+T = TypeVar("T")
 
 _RETIREMENT: Final = 1.0
 """Seconds to wait for cancelled actions to end; longer would hold up other sagas, or the end of the process."""
@@ -59,14 +62,54 @@ class Host:
         self.grace = grace
         self.crashes = crashes
         self.live: dict[str, Execution] = {}
+        """Those that begin or are driven here, some of them perhaps over already; `find` leaves those out."""
         self.tasks: dict[str, asyncio.Task[s.SagaStatus | None]] = {}
         self.damaged: dict[str, BaseException] = {}
         """Sagas that cannot be gone on with here, and why."""
         self.orphans: set[str] = set()
         """Ids under which something may have been stored for us that nothing here runs: a start of unknown outcome."""
+        self.fenced: set[str] = set()
+        """Sagas that ran here until somebody else adopted them."""
         self.stopping = False
+        self._stopped = False
+        self._errands: set[asyncio.Task[Any]] = set()
+        self._adopting: set[Execution] = set()
         self._bindings: dict[str, Bindings] = {}
         self._left: dict[str, Execution] = {}
+
+    def find(self, saga_id: str) -> Execution | None:
+        """The execution that writes the log of a saga here, or is about to; `None`: the store alone knows of it."""
+        execution = self.live.get(saga_id)
+        return None if execution is None or execution.over else execution
+
+    async def errand(self, saga_id: str, work: Coroutine[Any, Any, T]) -> T:
+        """Do something for a caller in a task of our own, so that neither of us depends on the other.
+
+        A caller that is cancelled gives up the wait and not the work: a claim that was cut off would leave a saga that
+        is ours and runs nowhere. And the end of the coordinator answers a caller whose work cannot go on.
+
+        Raises:
+            Stopped: The coordinator is shut down, or was before the work was done.
+        """
+        if self.stopping:
+            work.close()
+            raise Stopped(
+                f"saga {saga_id}: the coordinator is shut down; a stored saga is resumed by the next one"
+            )
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._done)
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise Stopped(
+                f"saga {saga_id}: the coordinator was shut down first; a stored saga is resumed by the next one"
+            )
+        return task.result()
+
+    def _done(self, errand: asyncio.Task[Any]) -> None:
+        self._errands.discard(errand)
+        if not errand.cancelled():
+            errand.exception()  # the caller may have given up the wait
 
     # -- new sagas ---------------------------------------------------------
 
@@ -76,10 +119,10 @@ class Host:
         """Store a new saga and run it.
 
         Raises:
-            SagaExists: The id is taken, by whatever saga.
+            SagaExists: The id is taken, by whatever saga; its own start may still be under way here.
             Unavailable: The outcome is unknown; starting it again is safe.
         """
-        if saga_id in self.live:
+        if self.find(saga_id) is not None:
             raise SagaExists(f"saga {saga_id}: the id is taken")
         machine = Machine(saga.plan, saga_id, 1, self.grace, crashes=self.crashes)
         now = self.setting.clock.now()
@@ -90,6 +133,9 @@ class Host:
 
         execution = Execution(machine, self._bindings_of(saga), self.setting, new)
         execution.owner = self.owner
+        old = self.live.get(saga_id)
+        if old is not None:
+            self._leave(old)
         self.live[saga_id] = execution
         try:
             await execution.begin()
@@ -99,10 +145,12 @@ class Host:
             if not isinstance(error, SagaExists):
                 self.orphans.add(saga_id)
             raise
-        if self.live.get(saga_id) is not execution:
-            execution.withdraw()  # it was adopted elsewhere, and here again, before the store's answer came
-            return execution
-        self._launch(execution)
+        self.damaged.pop(saga_id, None)  # that was another saga, deleted since
+        if self.find(saga_id) is execution:
+            self._launch(execution)
+        else:  # before the store's answer came the saga was adopted elsewhere, and here again, or all was shut down
+            execution.withdraw()
+            self._forget(execution)
         return execution
 
     def _bindings_of(self, saga: Saga[..., Any]) -> Bindings:
@@ -166,6 +214,7 @@ class Host:
                 self._left[saga_id] = old  # until another drives it: this may come to nothing
                 await self._retire(old)
             execution = self._fold(stored, epoch, old)
+            self._adopting.add(execution)
             machine = execution.machine
             owed = self._prepare(execution, change, died=stored.died)
             if machine.status in s.ENDS:
@@ -187,6 +236,8 @@ class Host:
                 await self._release(saga_id, epoch)
                 self.orphans.discard(saga_id)
             raise
+        finally:
+            self._adopting = {each for each in self._adopting if each.id != saga_id}
         self.damaged.pop(saga_id, None)
         self._left.pop(saga_id, None)
         self.live[saga_id] = execution
@@ -199,6 +250,8 @@ class Host:
         driver = self.tasks.get(old.id)
         if driver is not None:
             ends.append(driver)
+        if not old.ended:
+            old.lose(Fenced(f"saga {old.id}: it was adopted again; this execution was of an earlier epoch"))
         old.abandon()
         for task in ends:
             task.cancel()
@@ -262,7 +315,24 @@ class Host:
     def _launch(self, execution: Execution) -> None:
         if self.stopping:
             execution.stop()  # it was about to begin; whoever has it next goes on
-        self.tasks[execution.id] = asyncio.create_task(self._drive(execution), name=f"saga {execution.id}")
+        if self._stopped:
+            execution.forsake()
+        task = asyncio.create_task(self._drive(execution), name=f"saga {execution.id}")
+        self.tasks[execution.id] = task
+        task.add_done_callback(partial(self._driven, execution))
+
+    def _driven(self, execution: Execution, task: asyncio.Task[s.SagaStatus | None]) -> None:
+        """Its task is over. One that is cancelled before its first step never came to `drive`, nor to an `end`."""
+        if not execution.ended:
+            execution.withdraw()
+            if not (self.stopping or execution.abandoned):
+                self.orphans.add(execution.id)
+            self._forget(execution)
+
+    def _forget(self, execution: Execution) -> None:
+        if self.live.get(execution.id) is execution:
+            del self.live[execution.id]
+            self.tasks.pop(execution.id, None)
 
     async def _drive(self, execution: Execution) -> s.SagaStatus | None:
         if self.setting.slots is not None:
@@ -275,6 +345,7 @@ class Host:
                 f"saga {execution.id}: somebody else has adopted it; it is left to them", error
             )
             self._leave(execution)
+            self.fenced.add(execution.id)
             return None
         except Stopped:
             return None  # it was forsaken
@@ -292,9 +363,7 @@ class Host:
                 self._leave(execution)
             raise
         finally:
-            if self.live.get(execution.id) is execution:
-                del self.live[execution.id]
-                self.tasks.pop(execution.id, None)
+            self._forget(execution)
 
     def _leave(self, execution: Execution) -> None:
         """Nobody drives it any more. If it comes back here, what still runs of it has to be known."""
@@ -319,17 +388,20 @@ class Host:
         """Start nothing more, wait `drain` seconds for what runs, cancel the rest. All sagas stay resumable."""
         self.hold()
         executions, tasks = list(self.live.values()), list(self.tasks.values())
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=drain)
+        late: set[asyncio.Task[Any]] = set()
+        if tasks or self._errands:
+            _, late = await asyncio.wait([*tasks, *self._errands], timeout=drain)
         if late:
             for execution in list(self.live.values()):
                 execution.abandon()
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=_RETIREMENT)
-        for execution in executions:
-            execution.forsake()  # its action does not listen, or a request waits for a store that fails
+        self._stopped = True
+        # Actions that do not react to their cancellation, requests that wait for a store that fails, starts whose
+        # insert is under way: who waits for one of them is answered now.
+        for execution in {*executions, *self.live.values(), *self._adopting}:
+            execution.forsake()
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 self.setting.report(f"{task.get_name()}: it stopped", task.exception() or RuntimeError())

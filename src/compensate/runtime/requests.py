@@ -7,9 +7,10 @@ owner lives, who asks adopts the saga and does it itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
-from compensate.errors import CompensateError, Fenced, IllegalRequest, StoreError
+from compensate.errors import CompensateError, Fenced, IllegalRequest, Stopped, StoreError
 from compensate.runtime import verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.execution import Change
@@ -39,6 +40,8 @@ class Requests:
         Raises:
             IllegalRequest: It makes no sense now. Nothing was changed.
             SagaNotFound: There is no such saga.
+            Stopped: The coordinator is shut down, or was before an answer came. A request that was left with
+                another owner stands.
         """
         if await self._here(saga_id, verb, ask):
             return
@@ -75,8 +78,15 @@ class Requests:
                 f"saga {request.saga_id}: a request could not be carried out; trying again", error
             )
             return
+        except Stopped:
+            return  # whoever asks adopts the saga, or asks the next owner
         except CompensateError as error:
             answer = Answer(str(error))
+        except Exception as error:  # without an answer whoever asks would wait for ever
+            self._host.setting.report(f"saga {request.saga_id}: a request failed", error)
+            answer = Answer(
+                f"saga {request.saga_id}: its owner could not carry the request out, and has logged why: {error!r}"
+            )
         try:
             await self._store.answer(request.number, answer)
         except CompensateError as error:
@@ -88,6 +98,11 @@ class Requests:
         """Wait for the owner's answer to a request; carry it out here if that has died meanwhile."""
         while True:
             await asyncio.sleep(self._pause)
+            if self._host.stopping:
+                raise Stopped(
+                    f"saga {saga_id}: the coordinator was shut down before the saga's owner answered the request "
+                    f"({verb}); the request stands, and the owner may still carry it out"
+                )
             answer = await self._store.answered(number)
             if answer is not None:
                 return answer
@@ -106,19 +121,16 @@ class Requests:
         """Carry a request out if the saga is, or can be, ours."""
         change = _change(verb, ask)
         while True:
-            execution = self._host.live.get(saga_id)
-            if execution is not None:
-                try:
+            execution = self._host.find(saga_id)
+            if execution is None:
+                done = await self._host.errand(saga_id, self._adoption.one(saga_id, change))
+                if done is not False:
+                    return done is True
+            else:
+                with contextlib.suppress(Fenced):  # somebody else has adopted it, and is to be asked
                     if await execution.request(change):
                         return True
-                except Fenced:
-                    while not execution.ended:
-                        await execution.watch()
-                await asyncio.sleep(0)
-                continue
-            done = await self._adoption.one(saga_id, change)
-            if done is not False:
-                return done is True
+            await asyncio.sleep(0)
 
 
 def _change(verb: Verb, ask: verbs.Ask) -> Change:

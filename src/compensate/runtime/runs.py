@@ -17,7 +17,16 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
-from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stopped, Stuck
+from compensate.errors import (
+    ActionFailed,
+    DeserializeFailed,
+    NotFound,
+    RolledBack,
+    SagaError,
+    Stopped,
+    Stuck,
+    Unavailable,
+)
 from compensate.runtime.bindings import Bindings, Values, unreadable
 from compensate.runtime.failures import revive
 from compensate.runtime.trace import TraceRecord, trace
@@ -253,6 +262,9 @@ class Run(Generic[T]):
             RolledBack: It was rolled back; the original error is the `__cause__`.
             Stuck: It needs an operator.
             Stopped: The coordinator was shut down first; the saga is resumable.
+            SagaNotFound: There is no such saga, or it has been deleted.
+            DeserializeFailed: What it returned is not what the saga returns today.
+            StoreError: The store, or this saga's log, could not be read.
         """
         while True:
             try:
@@ -266,18 +278,35 @@ class Run(Generic[T]):
                 fold: Fold = execution.machine
                 exceptions = execution.exceptions
             else:
-                fold = (await self._coordinator.get(self.id)).fold
+                fold = (await self._read()).fold
                 exceptions = {}
             if fold.status in s.ENDS:
                 break  # else it is being rolled back since
         if fold.status != s.COMPLETED:
             raise ending(fold, exceptions)
         data = Values(fold).output(fold.plan.end)
-        saga = self._saga or self._coordinator.definition_of(fold.plan.dag)
-        if saga is None or saga.output is None:
-            output: T = r.from_json(data)
-            return output
-        return saga.output.decode(data)  # type: ignore[no-any-return]
+        output: T = self._decode(data, self._saga or self._coordinator.definition_of(fold.plan.dag))
+        return output
+
+    def _decode(self, data: bytes, saga: Saga[..., T] | None) -> Any:
+        if saga is None:
+            return r.from_json(data)
+        if saga.output is None:
+            return None  # it returns nothing today, whatever the stored graph gave
+        try:
+            return saga.output.decode(data)
+        except DeserializeFailed as error:
+            raise DeserializeFailed(
+                f"saga {self.id}: it completed, but the graph stored with it returned something else than "
+                f"{saga.name!r} returns today: {error}; get({self.id!r}) and its output() give it as plain data"
+            ) from error
+
+    async def _read(self) -> Snapshot:
+        try:
+            return await self._coordinator.get(self.id)
+        except Unavailable:
+            self._coordinator.check_running(self.id)  # it is the store of a coordinator that was closed
+            raise
 
     async def _ended(self) -> Execution | None:
         """Wait for an end; the execution if it ended here."""
@@ -287,15 +316,11 @@ class Run(Generic[T]):
                 if await self._coordinator.wait_for_end(self.id):
                     return None
                 continue
-            if not execution.ended:
+            if not execution.over:
                 self._coordinator.check_loop(self.id)
-                await execution.over()
+                await execution.wait()
             self._execution = None
-            if (
-                execution.machine.status in s.ENDS
-                and not execution.machine.unsaved
-                and execution.lost is None
-            ):
+            if execution.has_end:
                 return execution
             self._coordinator.check_running(self.id)
             self._coordinator.check_sound(self.id)

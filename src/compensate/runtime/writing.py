@@ -65,13 +65,17 @@ class Writing:
         self._new = new
         self._watchers: list[asyncio.Future[None]] = []
         self._awaiting: list[asyncio.Future[None]] = []
+        self._pausing: list[asyncio.Future[None]] = []
 
     log: list[Event] | None = None
     """Where to keep the events that are durable, if anywhere."""
     owner = ""
     ended = False
+    """Nothing drives it any more."""
     lost: CompensateError | None = None
     """Why nothing more is written here; what the machine holds beyond that is not in the log."""
+    cut_off = False
+    """It is lost because a task was cancelled in the middle of a write, and not because the store failed."""
     _saving: asyncio.Future[None] | None = None
     _misses = 0
     """How many appends have failed in a row."""
@@ -80,6 +84,22 @@ class Writing:
     def id(self) -> str:
         """The saga's id."""
         return self.machine.saga_id
+
+    @property
+    def over(self) -> bool:
+        """No further event will be written by this execution, even if some of its actions still run."""
+        return self.ended or self.lost is not None
+
+    @property
+    def has_end(self) -> bool:
+        """It reached an end of the saga, and that end is durable."""
+        return (
+            self.ended
+            and self.lost is None
+            and self._new is None
+            and self.machine.status in s.ENDS
+            and not self.machine.unsaved
+        )
 
     def in_flight(self) -> Container[int]:
         """The nodes whose action or undo runs here."""
@@ -105,7 +125,7 @@ class Writing:
             return self._until(_failed(error), events)  # nobody else writes while the log is read again
         except BaseException as error:
             machine.unsaved = [*events, *machine.unsaved]  # an end that is not durable is no end
-            self._lose(error)
+            self.lose(error)
             raise
         if done is not None:
             return self._until(done, events)
@@ -122,18 +142,16 @@ class Writing:
         self._saving = asyncio.get_running_loop().create_future()
         try:
             await done
-        except (Conflict, Unavailable) as error:
-            if self._new is not None:
+        except BaseException as error:
+            if self._new is not None or not isinstance(error, Conflict | Unavailable):
+                self.machine.unsaved = [*events, *self.machine.unsaved]
+                self.lose(error)
                 raise
             try:
                 return await self.read_again(events, error)
             except BaseException as worse:
-                self._lose(worse)
+                self.lose(worse)
                 raise
-        except BaseException as error:
-            self.machine.unsaved = [*events, *self.machine.unsaved]
-            self._lose(error)
-            raise
         finally:
             self._saving.set_result(None)
             self._saving = None
@@ -145,12 +163,21 @@ class Writing:
             self._tell(events)
         return True
 
-    def _lose(self, error: BaseException) -> None:
-        """A write failed for good: nothing more is written here, whoever asks (S10)."""
+    def lose(self, error: BaseException) -> None:
+        """Write nothing more, whoever asks (S10), and wake everybody who waits for this execution.
+
+        They are woken at once, although actions may still run here: an action that does not react to its
+        cancellation must not keep them waiting for an end that can no longer come from this execution.
+
+        Args:
+            error: Why: a write that failed for good, another owner, or the end of the coordinator.
+        """
         if isinstance(error, CompensateError):
             self.lost = error
         else:
+            self.cut_off = True
             self.lost = Unavailable(f"saga {self.id}: a write was cut off ({type(error).__name__})")
+        self._wake_waiters()
 
     async def _save(self) -> bool:
         """Make what the machine decided durable.
@@ -177,7 +204,7 @@ class Writing:
         """
         self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
         if self._misses:  # a full disk can be read: without a pause this would spin
-            await asyncio.sleep(_pause(self._misses))
+            await self._pause(_seconds(self._misses))
         self._misses += 1
         old = self.machine
         stored = await self._load_patiently()
@@ -214,9 +241,22 @@ class Writing:
             except (Unavailable, Conflict) as error:
                 self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
             misses += 1
-            await asyncio.sleep(_pause(misses))
-            if self.lost is not None:
-                raise self.lost  # given up meanwhile
+            await self._pause(_seconds(misses))
+
+    async def _pause(self, seconds: float) -> None:
+        """Leave a failing store alone for so long.
+
+        Raises:
+            CompensateError: The execution was lost meanwhile; see `lost`.
+        """
+        if self.lost is None:
+            lost = asyncio.get_running_loop().create_future()
+            self._pausing.append(lost)
+            await asyncio.wait([lost], timeout=seconds)
+            if lost in self._pausing:
+                self._pausing.remove(lost)
+        if self.lost is not None:
+            raise self.lost
 
     @staticmethod
     def _asked_for(event: Event) -> bool:
@@ -234,13 +274,19 @@ class Writing:
         """A future that is done when the log has grown, or the execution is over."""
         return self._join(self._watchers)
 
-    def over(self) -> asyncio.Future[None]:
+    def wait(self) -> asyncio.Future[None]:
         """A future that is done when the execution is over."""
         return self._join(self._awaiting)
 
+    async def stored(self) -> bool:
+        """Wait until the saga is stored; `False` if the execution was over before."""
+        while self._new is not None and not self.over:
+            await self.watch()
+        return self._new is None
+
     def _join(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
         future = asyncio.get_running_loop().create_future()
-        if self.ended:
+        if self.over:
             future.set_result(None)
         else:
             waiting.append(future)
@@ -256,11 +302,20 @@ class Writing:
         while self.machine.unsaved or self._saving is not None:
             await self._save()
 
-    def _end(self) -> None:
-        """Tell everybody who waits that it is over."""
+    def end(self) -> None:
+        """Nothing drives the execution any more: wake everybody who waits for it. Safe to call twice.
+
+        This and `lose` are the only ways in which an execution gets over, whether it ran to an end, was stopped,
+        was superseded or never came to run. Whoever is woken looks at `has_end` and `lost`, and else asks the store.
+        """
         self.ended = True
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
         _tell_all(self._watchers)
         _tell_all(self._awaiting)
+        if self.lost is not None:
+            _tell_all(self._pausing)
 
 
 def _hear(task: asyncio.Task[None]) -> None:
@@ -269,7 +324,7 @@ def _hear(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _pause(misses: int) -> float:
+def _seconds(misses: int) -> float:
     """Seconds to leave a store alone that has failed so often in a row."""
     return min(0.05 * 2.0 ** min(misses - 1, 10), _LONGEST_PAUSE)
 
@@ -281,6 +336,6 @@ async def _failed(error: StoreError) -> None:
 
 def _tell_all(waiting: list[asyncio.Future[None]]) -> None:
     for future in waiting:
-        if not future.done():
+        if not future.done() and not future.get_loop().is_closed():
             future.set_result(None)
     waiting.clear()
