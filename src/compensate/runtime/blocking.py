@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
 from compensate.authoring import Saga
 from compensate.core import states as s
@@ -18,6 +20,9 @@ from compensate.stores.base import Page, Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LAST_ANSWERS: Final = 1.0
+"""Seconds for which the loop goes on after the coordinator was closed, for the answers to other threads."""
 
 
 class BlockingRun(Generic[T]):
@@ -67,13 +72,16 @@ class Connection:
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._waits: set[concurrent.futures.Future[Any]] = set()
+        """What threads wait for just now."""
 
     def __enter__(self) -> Self:
         """Open the store and go on with what was left behind; see `Coordinator.__aenter__`."""
         if self._loop is not None:
             raise IllegalRequest("this connection is open already")
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="compensate", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=[self._loop], name="compensate", daemon=True)
         self._thread.start()
         try:
             self.wait(self.coordinator.__aenter__())
@@ -91,28 +99,49 @@ class Connection:
         finally:
             self._end()
 
-    def _end(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            self._thread.join()
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the loop; whatever ends it, no other thread goes on waiting for what it no longer does."""
+        try:
+            loop.run_forever()
+        finally:
+            with self._lock:
+                self._loop = None
+                waits = list(self._waits)
+            for wait in waits:
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has its answer
+                    wait.set_exception(Stopped("the connection was closed before there was an answer"))
             loop.close()
+
+    def _end(self) -> None:
+        with self._lock:
+            loop, self._loop = self._loop, None
+            waits = list(self._waits)
+        if loop is not None:
+            # Other threads that wait are answered by the coordinator, which has been closed, within moments.
+            concurrent.futures.wait(waits, timeout=_LAST_ANSWERS)
+            with contextlib.suppress(RuntimeError):  # it is closed: its thread has died
+                loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run one coroutine of the coordinator on its loop and wait for it.
 
         Raises:
-            Stopped: The connection is not open.
+            Stopped: The connection is not open, or was closed before there was an answer.
         """
-        if self._loop is None:
-            coroutine.close()
-            raise Stopped("the connection is not open; use it within `with`")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        with self._lock:
+            if self._loop is None:
+                coroutine.close()
+                raise Stopped("the connection is not open; use it within `with`")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._waits.add(future)
         try:
             return future.result()
         except BaseException:
             future.cancel()  # the wait is given up (say, by ctrl-C), the saga is not
             raise
+        finally:
+            self._waits.discard(future)
 
     def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Start a saga and wait for its end; see `Coordinator.run`."""

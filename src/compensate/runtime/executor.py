@@ -141,6 +141,8 @@ class SagaExecutor(Generic[T]):
         self._stored: Machine | None = None
         self._cut_off = False
         self._task: asyncio.Task[BaseException | None] | None = None
+        self._turn = asyncio.Lock()
+        """Held by who drives; a second caller waits, and then finds what the first left."""
 
     def _check(self, inject: Mapping[str, Inject]) -> None:
         """Refuse faults that could never fire."""
@@ -232,7 +234,9 @@ class SagaExecutor(Generic[T]):
     # -- running -----------------------------------------------------------
 
     async def execute(self, *args: Any, **kwargs: Any) -> T:
-        """Run the saga to its end, from wherever it stands; called again after the end, give the same result.
+        """Run the saga to its end, from wherever it stands; called again, give the same result.
+
+        A call that comes while another one runs the saga waits for that one, and goes on if it is cut off.
 
         Args:
             args: The saga's arguments; none when it was built from a stored saga.
@@ -247,13 +251,14 @@ class SagaExecutor(Generic[T]):
             SagaExists: The id is taken in the store.
             StoreError: The log could not be written.
         """
-        try:
-            execution = await self._run(args, kwargs)
-        except BaseException:
-            self._cut_off = bool(self.events)  # the next call goes on from the log
-            if not self._cut_off and self._stored is None:
-                self._execution = None  # it was never stored
-            raise
+        async with self._turn:
+            try:
+                execution = await self._run(args, kwargs)
+            except BaseException:
+                self._cut_off = bool(self.events)  # the next call goes on from the log
+                if not self.events:
+                    self._execution = None  # nothing is known to be stored: the next call begins anew
+                raise
         machine = execution.machine
         if machine.status != s.COMPLETED:
             raise ending(machine, execution.exceptions)
@@ -386,11 +391,16 @@ class SagaExecutor(Generic[T]):
         """
         ask = verbs.Ask(who, reason)
         execution = self._execution
-        if execution is not None and not execution.ended:
-            await execution.request(
-                lambda execution, now: execution.machine.roll_back(now, who=ask.who, why=ask.why)
-            )
+        if execution is not None and await execution.request(
+            lambda execution, now: execution.machine.roll_back(now, who=ask.who, why=ask.why)
+        ):
             return
+        async with self._turn:  # whoever ran it, or still cleans up after it, is awaited
+            await self._roll_back(ask)
+
+    async def _roll_back(self, ask: verbs.Ask) -> None:
+        """Roll back what nobody runs, up to the end."""
+        execution = self._execution
         if execution is not None:
             exceptions = execution.exceptions
         elif self._stored is not None:
