@@ -265,7 +265,7 @@ async def test_what_its_owner_left_is_adopted_within_a_poll(tmp_path: Path) -> N
         snapshot = await heir.get("x")
         assert snapshot.record.epoch > 1
         assert world.done == ["make a", "make b", "make b"]
-        assert [event.data for event in snapshot.events if event.type == e.IN_DOUBT] == [e.InDoubt("crash")]
+        assert [event.data for event in snapshot.events if event.type == e.IN_DOUBT] == [e.InDoubt("cut_off")]
 
 
 async def test_leaving_waits_for_what_runs_and_starts_nothing_more() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Final
 
 from compensate.core import events as e
+from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.errors import CompensateError, Conflict, CorruptLog, Fenced, StoreError, Unavailable
