@@ -47,6 +47,7 @@ from compensate.errors import (
     NotFound,
     ParamsInvalid,
     Permanent,
+    Refused,
     RolledBack,
     SagaError,
     SagaExists,
@@ -71,8 +72,10 @@ if TYPE_CHECKING:
     from compensate.runtime.inject import Inject
     from compensate.runtime.runs import Run, Snapshot
     from compensate.runtime.saga_log import SagaLog
+    from compensate.runtime.setting import Observer
     from compensate.runtime.trace import TraceRecord
     from compensate.stores import Store, open_store, reading, store_exists
+    from compensate.stores.base import Page, SagaRecord
     from compensate.stores.file import FileStore
     from compensate.stores.memory import MemoryStore
     from compensate.stores.sqlite import SqliteStore
@@ -86,9 +89,12 @@ _LATER: Final = {
     "FileStore": "compensate.stores.file",
     "Inject": "compensate.runtime.inject",
     "MemoryStore": "compensate.stores.memory",
+    "Observer": "compensate.runtime.setting",
+    "Page": "compensate.stores.base",
     "Run": "compensate.runtime.runs",
     "SagaExecutor": "compensate.runtime.executor",
     "SagaLog": "compensate.runtime.saga_log",
+    "SagaRecord": "compensate.stores.base",
     "Snapshot": "compensate.runtime.runs",
     "SqliteStore": "compensate.stores.sqlite",
     "StateDocument": "compensate.runtime.document",
@@ -144,9 +150,12 @@ __all__ = [
     "NameInvalid",
     "NoEffect",
     "NotFound",
+    "Observer",
+    "Page",
     "ParamsInvalid",
     "Permanent",
     "Reader",
+    "Refused",
     "Retry",
     "RolledBack",
     "Run",
@@ -156,6 +165,7 @@ __all__ = [
     "SagaExists",
     "SagaLog",
     "SagaNotFound",
+    "SagaRecord",
     "SerializeFailed",
     "Snapshot",
     "SqliteStore",

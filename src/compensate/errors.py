@@ -7,14 +7,60 @@ inside an action to say something about its effect (`NoEffect`, `Unknown`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
 
 class CompensateError(Exception):
-    """Root of every error that the library raises."""
+    """Root of every error that the library raises.
+
+    Every subclass, a user's own included, survives `pickle` and `copy` with its text, its attributes and its notes,
+    whatever its constructor takes: the constructor is not called again. As with every exception, pickling drops
+    `__cause__`, `__context__` and the traceback.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How `pickle` and `copy` make it again.
+
+        The default calls the class with `args`, which fails, or changes the text, where the constructor takes
+        anything else than the message.
+        """
+        # A built-in base (OSError, say) adds to `args` what only it knows.
+        made: Any = super().__reduce__()
+        state: dict[str, Any] = dict(made[2]) if len(made) > 2 else {}
+        for name in _slots(type(self)):
+            if hasattr(self, name):
+                state[name] = getattr(self, name)
+        return _made_again, (type(self), made[1], self.args), state
+
+    def __setstate__(self, state: Mapping[str, Any] | None) -> None:
+        """Take the attributes back; also those of a frozen dataclass."""
+        for name, value in (state or {}).items():
+            object.__setattr__(self, name, value)
+
+
+def _slots(kind: type) -> list[str]:
+    """The names in the `__slots__` of a class and its bases, as attributes."""
+    names: list[str] = []
+    for base in kind.__mro__:
+        own = base.__dict__.get("__slots__", ())
+        for name in (own,) if isinstance(own, str) else own:
+            private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _made_again(kind: type[CompensateError], args: tuple[Any, ...], own: tuple[Any, ...]) -> CompensateError:
+    """An instance without its attributes, made by the built-in class that it is, not by its own constructor."""
+    builtin: Any = kind
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__  # the one that says how the object is laid out
+    error: CompensateError = builtin.__new__(kind, *args)
+    builtin.__init__(error, *args)
+    object.__setattr__(error, "args", own)
+    return error
 
 
 # -- the author's mistakes -------------------------------------------------
@@ -152,9 +198,11 @@ class SagaError(CompensateError):
 class RolledBack(SagaError):
     """The saga was rolled back: everything that may have happened is undone.
 
+    Text and attributes are the same whether the saga was rolled back in this process or before a restart.
+
     Attributes:
-        node: The node whose failure began the rollback; `""` for a request or a deadline.
-        reason: Why it was rolled back, in words.
+        node: Path of the node that failed first and so began the rollback; `""` for a request or a deadline.
+        reason: Why that node failed, or why else the saga was rolled back, in words.
     """
 
     def __init__(self, message: str, *, saga_id: str, node: str = "", reason: str = "") -> None:
@@ -164,15 +212,42 @@ class RolledBack(SagaError):
 
 
 class Stuck(SagaError):
-    """No legal automatic step is left; an operator decides.
+    """No legal automatic step is left; an operator decides with `retry`, `skip` or `resolve`.
+
+    Its `__cause__` is the error of the first of `nodes`. Text and attributes are the same whether the saga got stuck
+    in this process or before a restart.
 
     Attributes:
-        nodes: Names of the nodes that need a decision.
+        nodes: Paths of the nodes that need a decision; empty if the saga is parked.
+        reasons: Why each of them needs one, in words, by path.
+        choices: What an operator can choose for each of them, by path.
+        failed_node: Path of the node that failed first and so began the rollback; where the saga only goes forward,
+            of the first node that was given up. `""` if the rollback was asked for, or a deadline began it.
+        failed_reason: Why that node failed, or why else the saga was being rolled back, in words. `""` if it was not.
+        parked: Why the code at hand does not fit the stored saga; `""` if the saga is not parked.
     """
 
-    def __init__(self, message: str, *, saga_id: str, nodes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        saga_id: str,
+        nodes: Sequence[str] = (),
+        reasons: Mapping[str, str] | None = None,
+        choices: Mapping[str, Sequence[str]] | None = None,
+        failed_node: str = "",
+        failed_reason: str = "",
+        parked: str = "",
+    ) -> None:
         super().__init__(message, saga_id=saga_id)
         self.nodes = tuple(nodes)
+        self.reasons: dict[str, str] = dict(reasons or {})
+        self.choices: dict[str, tuple[str, ...]] = {
+            node: tuple(verbs) for node, verbs in (choices or {}).items()
+        }
+        self.failed_node = failed_node
+        self.failed_reason = failed_reason
+        self.parked = parked
 
 
 class SagaExists(CompensateError):
@@ -239,6 +314,13 @@ class Unknown(CompensateError):
 
 class Permanent(CompensateError):
     """Raised by an action or undo: trying again is useless. An undo that raises it is stuck at once."""
+
+
+class Refused(NoEffect, Permanent):
+    """Raised by an action: the other side refused for good. Nothing happened, and trying again is useless.
+
+    Both `NoEffect` and `Permanent`, as is any class of your own that inherits from both.
+    """
 
 
 class InjectedError(CompensateError):
