@@ -9,6 +9,7 @@ done of all that is ready, of `machine`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from heapq import heappush
 from typing import Final, Literal, TypeAlias, cast
 
@@ -184,7 +185,7 @@ class Flow:
             or (self.state[i] in _EXECUTING and self.plan.kinds[i] == ACTION)
         ):
             return
-        if self._has_to_undo(i):
+        if self.has_to_undo(i):
             self._queue_undo(i)
         elif self.state[i] != s.UNDO_FAILED:
             self._settle(i)
@@ -197,7 +198,8 @@ class Flow:
         else:
             self._queue(i)
 
-    def _has_to_undo(self, i: int) -> bool:
+    def has_to_undo(self, i: int) -> bool:
+        """Whether the undo of node `i` is still to be run, in a rollback."""
         if self.plan.kinds[i] != ACTION:
             return False
         undo = self.plan.action(i).undo
@@ -222,7 +224,7 @@ class Flow:
                 if self.plan.kinds[dep] == ACTION:
                     if self.state[dep] in _EXECUTING:
                         continue
-                    if self._has_to_undo(dep):
+                    if self.has_to_undo(dep):
                         self._queue_undo(dep)
                         continue
                 open_.append(dep)
@@ -247,6 +249,11 @@ class Flow:
         """Whether everything that node `i` depends on has completed."""
         return not self._missing[i]
 
+    @property
+    def given_up(self) -> Mapping[int, str]:
+        """The nodes that are given up now and why, in the order in which that happened."""
+        return self._given_up
+
     def choices(self, i: int) -> tuple[str, ...]:
         """The operator's verbs that are legal for node `i` now: values of `VERBS`."""
         if i not in self._given_up and not self._decidable_while_paused(i):
@@ -264,7 +271,7 @@ class Flow:
         if self.rollback is None:
             return self.state[i] == s.IN_DOUBT
         return self.state[i] == s.UNDO_FAILED or (
-            self.state[i] == s.IN_DOUBT and not self._live[i] and self._has_to_undo(i)
+            self.state[i] == s.IN_DOUBT and not self._live[i] and self.has_to_undo(i)
         )
 
     def may_turn_back(self) -> bool:

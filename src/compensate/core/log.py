@@ -58,7 +58,7 @@ class Fold(Flow):
             raise self._corrupt(event, "the node runs no action")
         if kind == e.UNDO_STARTED and self.state[i] != s.UNDO_FAILED:
             takes_none = self.plan.action(i).undo == "unknown"
-            if not self._has_to_undo(i) or (self.state[i] == s.IN_DOUBT and not takes_none):
+            if not self.has_to_undo(i) or (self.state[i] == s.IN_DOUBT and not takes_none):
                 raise self._corrupt(event, "there is nothing to undo, or no output to undo it with")
         if kind == e.STARTED and self.rollback is not None and self.plan.action(i).undo != "output":
             raise self._corrupt(event, "rollback has begun, and the node's undo needs no output")

@@ -13,6 +13,7 @@ from compensate.core.dag import ActionNode, ConstantNode, Dag, Node, SubsagaNode
 from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.names import element, inside, short_type
+from compensate.core.shown import states as shown_states
 from compensate.core.states import NodeState, SagaStatus
 from compensate.render.words import STATE_WORDS
 
@@ -161,14 +162,13 @@ def snapshot(fold: Fold, events: Iterable[Event] | None = None, *, elements: int
         elements: A fan-out of more elements is drawn as one node.
     """
     plan = fold.plan
-    states: dict[str, NodeState] = {path: fold.state[i] for path, i in plan.index.items()}
     names = plan.names
     order: dict[str, int] = {}
     for event in events or ():
         if event.type == e.UNDO_STARTED:
             order.setdefault(event.node, len(order) + 1)
     live = _Live(
-        states,
+        shown_states(fold),
         {path: fold.attempt[i] for path, i in plan.index.items()},
         {names[i]: count for i, count in fold.undo_attempt.items()},
         _errors(fold),
@@ -364,13 +364,20 @@ class _Draft:
                 prefix,
                 node.action,
                 ("fan-out", *notes),
-                ordered[0][0] if ordered else self._state(path),
+                self._fan_out_state(path, ordered),
                 undo_order=first,
                 count=count,
                 tally=ordered,
                 at=at,
             )
         )
+
+    def _fan_out_state(self, path: str, tally: tuple[tuple[NodeState, int], ...]) -> NodeState | None:
+        """As given; else that of the element that a reader has to know of most."""
+        states = self.live.states
+        if tally and (states is None or path not in states):
+            return tally[0][0]
+        return self._state(path)
 
     def _count(self, path: str) -> int | None:
         if path in self.live.counts:
