@@ -15,12 +15,14 @@ from compensate import (
     Coordinator,
     Ctx,
     IllegalRequest,
+    Page,
     ParamsInvalid,
     Permanent,
     Retry,
     RolledBack,
     SagaExists,
     SagaNotFound,
+    SagaRecord,
     Stopped,
     Stuck,
     action,
@@ -354,3 +356,16 @@ def test_the_blocking_twin_runs_follows_and_decides(tmp_path: Path) -> None:
             c.skip("x", "make", reason="let it be").result()
         assert {record.id for record in c.list().records} == {"x", "y"}
         assert c.get("x").nodes["make"] == "skipped"
+
+
+async def test_a_page_is_iterated_and_continued_behind_its_cursor() -> None:
+    async with Coordinator("memory://", deps=World(), sagas=[many]) as c:
+        for k in range(5):
+            await c.start(many.with_id(f"o{k}"), ["a"])
+        first = await c.list(limit=3)
+        rest = await c.list(limit=3, cursor=first.cursor)
+        assert (len(first), len(rest), rest.cursor) == (3, 2, None)
+        assert isinstance(first, Page)
+        assert all(isinstance(record, SagaRecord) for record in first)
+        assert sorted(record.id for page in (first, rest) for record in page) == [f"o{k}" for k in range(5)]
+        assert list(await c.list(name="none")) == []

@@ -490,7 +490,8 @@ async def test_a_permanent_undo_failure_is_stuck_at_once_with_the_kind_in_the_lo
     assert caught.value.nodes == ("launch",)
     assert str(caught.value) == (
         "saga m is stuck and needs an operator: launch: Permanent: rockets do not come back "
-        "(choose: retry, skip, resolve)"
+        "(choose: retry, skip, resolve); it was being rolled back after node 'check' failed: "
+        "ValueError: it does not answer"
     )
     assert executor.failed_nodes() == ["launch", "check"]
     error = executor.error("launch")

@@ -40,6 +40,10 @@ class BlockingRun(Generic[T]):
         """Wait for the end; see `Run.result`."""
         return self._connection.wait(self._run.result())
 
+    def ended(self) -> s.SagaStatus:
+        """Wait for the end and give the status; see `Run.ended`."""
+        return self._connection.wait(self._run.ended())
+
     def status(self) -> s.SagaStatus:
         """How the saga stands; see `Run.status`."""
         return self._connection.wait(self._run.status())

@@ -465,7 +465,21 @@ class Coordinator:
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page:
-        """Records of sagas, newest first; `cursor` of a page continues behind it.
+        """Records of sagas, newest first, a page at a time.
+
+        ```python
+        for record in await coordinator.list(status="stuck"):
+            print(record.id, record.name, record.updated_at)
+        ```
+
+        Args:
+            status: Only sagas of this status.
+            name: Only sagas of the definition of this name.
+            cursor: `Page.cursor` of the page before; the next page continues behind it.
+            limit: How many records the page has at most.
+
+        Returns:
+            A `Page`, which can be iterated; its `cursor` is `None` when there are no more.
 
         Raises:
             IllegalRequest: `cursor` or `status` is none, or `limit` is below 1.

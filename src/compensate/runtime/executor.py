@@ -20,6 +20,7 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import check_saga_id
 from compensate.core.plan import Plan
+from compensate.core.shown import states
 from compensate.errors import (
     ActionFailed,
     CompensateError,
@@ -32,10 +33,10 @@ from compensate.runtime import trace, verbs
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls.threads import WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
+from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import ADVICE, Inject, misfit
-from compensate.runtime.runs import ending, error_of, output_of
 from compensate.runtime.setting import Setting, check_crashes
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
@@ -433,8 +434,13 @@ class SagaExecutor(Generic[T]):
         return trace.completed_nodes(self.fold)
 
     def failed_nodes(self) -> list[str]:
-        """Action nodes that failed, are in doubt, or could not be undone."""
-        return trace.failed_nodes(self.fold)
+        """Action nodes that failed, in the order of the dag, whatever became of them in a rollback.
+
+        A node is one of them if the last attempt of its action failed or was left in doubt, or if it was out of
+        attempts when the rollback began, or if the last attempt of its undo failed. One that failed and then
+        succeeded when it was tried again is not.
+        """
+        return trace.failed_nodes(self.fold, self.events)
 
     def execution_order(self) -> list[str]:
         """Action nodes in the order in which they first started."""
@@ -443,9 +449,8 @@ class SagaExecutor(Generic[T]):
         )
 
     def execution_state(self) -> dict[str, s.NodeState]:
-        """State of every node by its path."""
-        fold = self.fold
-        return {name: fold.state[i] for name, i in fold.plan.index.items()}
+        """State of every node by its path; see `Snapshot.nodes`."""
+        return states(self.fold)
 
     @overload
     def output(self, node: str = ..., *, tp: type[V]) -> V: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from msgspec import structs
 
@@ -17,18 +17,10 @@ from compensate.core.log import Fold
 from compensate.core.machine import Machine
 from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
-from compensate.errors import (
-    ActionFailed,
-    DeserializeFailed,
-    NotFound,
-    RolledBack,
-    SagaError,
-    Stopped,
-    Stuck,
-    Unavailable,
-)
+from compensate.core.shown import states
+from compensate.errors import ActionFailed, DeserializeFailed, NotFound, Stopped, Unavailable
 from compensate.runtime.bindings import Bindings, Values, unreadable
-from compensate.runtime.failures import revive
+from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.trace import TraceRecord, trace
 from compensate.stores.base import SagaRecord, StoredSaga
 
@@ -71,9 +63,8 @@ class Snapshot:
 
     @property
     def nodes(self) -> dict[str, s.NodeState]:
-        """State of each node by its path."""
-        fold = self.fold
-        return {name: fold.state[i] for name, i in fold.plan.index.items()}
+        """State of each node by its path; that of a subsaga or fan-out follows from what is inside it."""
+        return states(self.fold)
 
     @overload
     def params(self, tp: type[V]) -> V: ...
@@ -141,88 +132,6 @@ class Snapshot:
         return tuple(structs.replace(node, reason=short_reason(node.reason)) for node in nodes)
 
 
-def output_of(fold: Fold, node: str, tp: Any) -> Any:
-    """See `Snapshot.output`."""
-    i = _index(fold, node) if node else fold.plan.end
-    return type_codec(tp, where=f"output of {node or 'the saga'}").decode(Values(fold).output(i))
-
-
-def error_of(fold: Fold, node: str) -> ActionFailed | None:
-    """See `Snapshot.error`."""
-    if node:
-        i = _index(fold, node)
-        return _recorded(fold, node, "undo" if i in fold.undo_errors else "do")
-    if fold.status == s.STUCK and fold.stuck is not None and fold.stuck.nodes:
-        first = fold.stuck.nodes[0].node
-    elif fold.rollback is not None and fold.rollback.node:
-        first = fold.rollback.node
-    else:
-        return None
-    return _recorded(fold, first, _why(fold, first))
-
-
-def _index(fold: Fold, node: str) -> int:
-    i = fold.plan.index.get(node)
-    if i is None:
-        near = ", ".join(list(fold.plan.index)[:10])
-        raise NotFound(f"saga {fold.saga_id}: no node has the path {node[:80]!r}; there are {near}")
-    return i
-
-
-def ending(fold: Fold, exceptions: Mapping[tuple[str, Direction], BaseException]) -> SagaError:
-    """The exception for a saga that did not complete, its first error as `__cause__`."""
-    if fold.status == s.STUCK and fold.stuck is not None:
-        stuck = fold.stuck
-        if stuck.parked:
-            message = (
-                f"saga {fold.saga_id} is parked: {stuck.parked}; it goes on by itself once that code is back"
-            )
-        else:
-            nodes = "; ".join(
-                f"{node.node}: {short_reason(node.reason)} (choose: {', '.join(node.choices)})"
-                for node in stuck.nodes
-            )
-            message = f"saga {fold.saga_id} is stuck and needs an operator: {nodes}"
-        error: SagaError = Stuck(message, saga_id=fold.saga_id, nodes=[node.node for node in stuck.nodes])
-        first = stuck.nodes[0].node if stuck.nodes else ""
-    else:
-        rollback = fold.rollback or e.Rollback("request")
-        first = rollback.node
-        error = rolled_back(fold.saga_id, rollback)
-    if first:
-        direction = _why(fold, first)
-        error.__cause__ = exceptions.get((first, direction)) or _recorded(fold, first, direction)
-    return error
-
-
-def rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
-    """The exception for a saga that was rolled back."""
-    node, why = rollback.node, rollback.why or _WHY.get(rollback.cause, "")
-    if rollback.cause == "failure":
-        why = short_reason(why)
-    because = why
-    if node:
-        because = f"node {node!r} failed: {why}"
-    elif rollback.cause == "request" and rollback.why:
-        because = f"it was asked for: {why}"
-    return RolledBack(f"saga {saga_id} was rolled back: {because}", saga_id=saga_id, node=node, reason=why)
-
-
-_WHY: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
-
-
-def _why(fold: Fold, node: str) -> Direction:
-    """Whether it is the action or the undo of `node` that explains how the saga stands."""
-    stuck_at_undo = fold.status == s.STUCK and fold.state[fold.plan.index[node]] == s.UNDO_FAILED
-    return "undo" if stuck_at_undo else "do"
-
-
-def _recorded(fold: Fold, node: str, direction: Direction) -> ActionFailed | None:
-    i = fold.plan.index[node]
-    failed = fold.undo_errors.get(i) if direction == "undo" else fold.errors.get(i)
-    return None if failed is None or failed.error is None else revive(node, failed.error)
-
-
 class Run(Generic[T]):
     """A handle on one saga.
 
@@ -266,6 +175,34 @@ class Run(Generic[T]):
             DeserializeFailed: What it returned is not what the saga returns today.
             StoreError: The store, or this saga's log, could not be read.
         """
+        fold, exceptions = await self._end()
+        if fold.status != s.COMPLETED:
+            raise ending(fold, exceptions)
+        data = Values(fold).output(fold.plan.end)
+        output: T = self._decode(data, self._saga or self._coordinator.definition_of(fold.plan.dag))
+        return output
+
+    async def ended(self) -> s.SagaStatus:
+        """Wait for the end as `result` does, and give the status instead of raising `RolledBack` or `Stuck`.
+
+        ```python
+        run = await coordinator.rollback("order-7", reason="the customer called")
+        assert await run.ended() == "rolled_back"
+        ```
+
+        Returns:
+            `completed`, `rolled_back` or `stuck` (which a parked saga is too).
+
+        Raises:
+            SagaNotFound: There is no such saga.
+            Stopped: The coordinator was shut down first; the saga is resumable.
+        """
+        fold, _ = await self._end()
+        assert fold.status is not None
+        return fold.status
+
+    async def _end(self) -> tuple[Fold, Mapping[tuple[str, Direction], BaseException]]:
+        """Wait for the end; the saga as it ended, and what its actions and undos raised here."""
         while True:
             try:
                 with self._coordinator.slots.aside():
@@ -276,17 +213,12 @@ class Run(Generic[T]):
                 execution = self._last  # nothing can be read any more, but this end was seen
             if execution is not None:
                 fold: Fold = execution.machine
-                exceptions = execution.exceptions
+                exceptions: Mapping[tuple[str, Direction], BaseException] = execution.exceptions
             else:
                 fold = (await self._read()).fold
                 exceptions = {}
             if fold.status in s.ENDS:
-                break  # else it is being rolled back since
-        if fold.status != s.COMPLETED:
-            raise ending(fold, exceptions)
-        data = Values(fold).output(fold.plan.end)
-        output: T = self._decode(data, self._saga or self._coordinator.definition_of(fold.plan.dag))
-        return output
+                return fold, exceptions  # else it is being rolled back since
 
     def _decode(self, data: bytes, saga: Saga[..., T] | None) -> Any:
         if saga is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
@@ -70,16 +70,51 @@ def trace(fold: Fold, events: Iterable[Event]) -> list[TraceRecord]:
 
 def completed_nodes(fold: Fold) -> list[str]:
     """Action nodes whose effect stands, in the order of the dag."""
-    return _nodes(fold, frozenset({s.COMPLETED}))
-
-
-def failed_nodes(fold: Fold) -> list[str]:
-    """Action nodes that failed, are in doubt, or could not be undone, in the order of the dag."""
-    return _nodes(fold, frozenset({s.FAILED, s.IN_DOUBT, s.UNDO_FAILED}))
-
-
-def _nodes(fold: Fold, states: frozenset[s.NodeState]) -> list[str]:
     plan = fold.plan
     return [
-        plan.names[i] for i, state in enumerate(fold.state) if plan.kinds[i] == ACTION and state in states
+        plan.names[i]
+        for i, state in enumerate(fold.state)
+        if plan.kinds[i] == ACTION and state == s.COMPLETED
     ]
+
+
+def failed_nodes(fold: Fold, events: Iterable[Event]) -> list[str]:
+    """See `SagaExecutor.failed_nodes`.
+
+    The state of a node does not tell: a failed node whose undo ran is `undone`.
+    """
+    do: set[str] = set()
+    """Nodes whose action ended badly when it last ended."""
+    final: set[str] = set()
+    """Those of them that are not tried again by themselves."""
+    caused: set[str] = set()
+    undo: set[str] = set()
+    for event in events:
+        kind, node = event.type, event.node
+        if kind in (e.FAILED, e.IN_DOUBT):
+            do.add(node)
+            (final.add if _is_final(event.data) else final.discard)(node)
+        elif kind in (e.COMPLETED, e.SUPPLIED):
+            do.discard(node)
+            final.discard(node)
+        elif kind == e.RETRIED:
+            final.discard(node)
+        elif kind == e.SAGA_ROLLBACK:
+            # An action in doubt is run again in the rollback to learn its output: that does not make it a success.
+            caused |= final
+        elif kind == e.UNDO_FAILED:
+            if not cast(e.UndoFailed, event.data).interrupted:
+                undo.add(node)
+        elif kind == e.UNDONE:
+            undo.discard(node)
+    failed = do | caused | undo
+    plan = fold.plan
+    return [
+        name for name, kind in zip(plan.names, plan.kinds, strict=True) if kind == ACTION and name in failed
+    ]
+
+
+def _is_final(data: e.Data) -> bool:
+    if isinstance(data, e.InDoubt) and data.reason == "crash":
+        return False
+    return isinstance(data, e.Failed | e.InDoubt) and data.retry_at is None

@@ -35,7 +35,7 @@ write may have happened.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -136,10 +136,21 @@ class Damaged(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some records, newest first, and the cursor that continues behind them; `None`: there are no more."""
+    """Some records of sagas, newest first. It can be iterated, and its length is the number of its records.
+
+    Attributes:
+        records: Id, name, status, owner and times of each saga.
+        cursor: Given to `list`, continues behind the last record; `None`: there are no more.
+    """
 
     records: list[SagaRecord]
     cursor: str | None
+
+    def __iter__(self) -> Iterator[SagaRecord]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
 
 
 class Request(msgspec.Struct, frozen=True):
