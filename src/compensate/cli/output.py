@@ -145,7 +145,10 @@ class Output:
 
 
 class LogHandler(logging.Handler):
-    """What the coordinator reports while it runs: one line each on stderr."""
+    """What goes wrong around sagas while they run: one line each on stderr.
+
+    What happens in a saga is left out: the command shows the saga's own events.
+    """
 
     def __init__(self, out: Output) -> None:
         super().__init__(logging.WARNING)
@@ -153,6 +156,8 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write it."""
+        if getattr(record, "event", ""):
+            return
         out, message = self.out, record.getMessage()
         level = record.levelname.lower()
         if out.as_json:

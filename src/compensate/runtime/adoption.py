@@ -138,7 +138,7 @@ class Adoption:
             except SagaNotFound:
                 pass  # it has been deleted
             except CompensateError as error:
-                self._host.damaged[saga_id] = error
+                self._host.report_damaged(saga_id, error)
             self._wanted.discard(saga_id)
 
     async def one(self, saga_id: str, change: Change | None = None) -> bool | None:

@@ -29,12 +29,11 @@ from compensate.errors import (
     Stopped,
     Unavailable,
 )
-from compensate.runtime import signals, verbs
+from compensate.runtime import log, signals, verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.calls.threads import Countdown, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
-from compensate.runtime.failures import printed
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject, warn_of_misfits
@@ -48,8 +47,6 @@ from compensate.stores.base import Page, SagaRecord, Store, Verb
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-logger = logging.getLogger("compensate")
 
 _END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
 
@@ -81,7 +78,9 @@ class Coordinator:
             is stuck there, and an operator decides. A process that drained, or released the saga, did not die. Sagas
             that come near to it are run after all others and one at a time.
         clock: Where time comes from.
-        observers: Told of events that have just become durable.
+        observers: Each is called with a saga's id and the events of it that have just become durable here, in their
+            order, on the event loop and before the saga goes on. It must not block. What it raises is written to the
+            log and changes nothing. If the process dies first, it is not called for those events.
         inject: Faults on order, by path of node, for tests and drills; warns of a path that none of `sagas` has.
         stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
 
@@ -155,12 +154,8 @@ class Coordinator:
             self.registry.register(action)
         self.sagas.setdefault(saga.name, saga)
 
-    @staticmethod
-    def _report(what: str, error: BaseException) -> None:
-        if isinstance(error, CompensateError):
-            logger.error("%s: %s", what, error)
-        else:
-            logger.error("%s:\n%s", what, printed(error))
+    def _report(self, what: str, error: BaseException, /, *, saga: str = "", epoch: int = 0) -> None:
+        log.report(what, error, saga=saga, epoch=epoch, owner=self.owner)
 
     # -- life --------------------------------------------------------------
 
@@ -251,13 +246,12 @@ class Coordinator:
         await self.store.leave(self.owner, keep=kept)
         if not kept:
             return
-        logger.warning(
-            "coordinator %s: closed while the functions of %d sagas still run in threads (%s); they stay owned by it "
-            "until those have ended",
-            self.owner,
-            len(kept),
-            ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else ""),
-            extra={"owner": self.owner},
+        shown = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
+        log.write(
+            logging.WARNING,
+            f"coordinator {self.owner}: closed while functions of {len(kept)} sagas still run in threads ({shown}); "
+            "it owns these sagas until those functions have ended",
+            owner=self.owner,
         )
         left = Countdown(len(running), partial(self.store.retire, self.owner))
         for job in running:
@@ -280,6 +274,7 @@ class Coordinator:
             await asyncio.sleep(self._lease / 3)
             try:
                 if not await self.store.renew(self.owner, self._clock.now(), self._lease):
+                    log.lease_lost(self.owner)
                     await self.store.join(self.owner, self._clock.now(), self._lease)
             except Exception as error:  # whatever it is, without a lease all sagas are lost
                 self._report("the lease could not be renewed; trying again", error)

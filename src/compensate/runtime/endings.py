@@ -76,7 +76,7 @@ def _rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
 def _stuck(fold: Fold, stuck: e.SagaStuck) -> Stuck:
     node, reason = first_failure(fold)
     return Stuck(
-        stuck_words(fold, stuck),
+        f"saga {fold.saga_id} {stuck_words(fold, stuck)}",
         saga_id=fold.saga_id,
         nodes=[node.node for node in stuck.nodes],
         reasons={node.node: short_reason(node.reason) for node in stuck.nodes},
@@ -88,14 +88,16 @@ def _stuck(fold: Fold, stuck: e.SagaStuck) -> Stuck:
 
 
 def stuck_words(fold: Fold, stuck: e.SagaStuck) -> str:
-    """Why a saga is stuck or parked, and what failed before: a sentence for people."""
+    """Why a saga is stuck or parked, and what failed before: words for people, to stand behind the saga's name."""
     if stuck.parked:
-        return f"saga {fold.saga_id} is parked: {stuck.parked}; it goes on by itself once that code is back"
+        return f"is parked: {stuck.parked}; it goes on by itself once that code is back"
     nodes = "; ".join(
         f"{node.node}: {short_reason(node.reason)} (choose: {', '.join(node.choices)})"
-        for node in stuck.nodes
+        for node in stuck.nodes[:_MOST_NAMED]
     )
-    words = f"saga {fold.saga_id} is stuck and needs an operator: {nodes}"
+    if len(stuck.nodes) > _MOST_NAMED:
+        nodes += f"; and {len(stuck.nodes) - _MOST_NAMED} more nodes"
+    words = f"is stuck and needs an operator: {nodes}"
     if fold.rollback is not None:
         link = "after" if fold.rollback.node else "because"
         words += f"; it was being rolled back {link} {because(fold.rollback)}"
@@ -125,6 +127,9 @@ def _reason(rollback: e.Rollback) -> str:
         return _NO_REASON.get(rollback.cause, "")
     return short_reason(rollback.why) if rollback.cause == "failure" else rollback.why
 
+
+_MOST_NAMED: Final = 10
+"""Nodes in a text; a fan-out may be stuck at thousands."""
 
 _NO_REASON: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
 

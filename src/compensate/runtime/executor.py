@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -29,7 +28,7 @@ from compensate.errors import (
     ParamsInvalid,
     SerializeFailed,
 )
-from compensate.runtime import trace, verbs
+from compensate.runtime import log, trace, verbs
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls.threads import WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
@@ -43,8 +42,6 @@ from compensate.stores.base import NewSaga, Store, StoredSaga
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-logger = logging.getLogger("compensate")
 
 OWNER = "executor"
 THREADS: Final = 32
@@ -500,5 +497,5 @@ def _plain_params(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> by
         raise ParamsInvalid(f"{error}; {advice}") from error
 
 
-def _report(what: str, error: BaseException) -> None:
-    logger.error("%s: %s", what, error)
+def _report(what: str, error: BaseException, /, *, saga: str = "", epoch: int = 0) -> None:
+    log.report(what, error, saga=saga, epoch=epoch, owner=OWNER)

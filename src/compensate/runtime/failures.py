@@ -121,19 +121,6 @@ def _where(traceback: TracebackType | None) -> str:
     return _storable("\n".join(lines))
 
 
-def printed(error: BaseException) -> str:
-    """An error as Python prints it; never fails.
-
-    Python looks at the truth and the text of every error in a chain, and some refuse that.
-    """
-    import traceback  # not at every import of the package
-
-    try:
-        return "".join(traceback.format_exception(error)).rstrip()
-    except BaseException:
-        return _shown(error_info(error))
-
-
 def kinds(error: BaseException) -> tuple[str, ...]:
     """Qualified names of the error's class and its bases; retry policies are held against them."""
     return tuple(qualified(kind) for kind in type(error).__mro__)

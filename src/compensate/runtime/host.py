@@ -177,20 +177,23 @@ class Host:
     async def adopt_or_report(self, stored: StoredSaga | Damaged) -> bool:
         """Go on with one saga that was claimed. Returns `False` if that is to be tried again later."""
         if isinstance(stored, Damaged):
-            self._report_damaged(stored.saga_id, stored.error)
+            self.report_damaged(stored.saga_id, stored.error)
             return True
         try:
             await self.adopt(stored)
         except (Fenced, Conflict, Unavailable) as error:
-            self.setting.report(f"saga {stored.record.id} could not be adopted; trying again", error)
+            what = f"saga {stored.record.id} could not be adopted; trying again"
+            self.setting.report(what, error, saga=stored.record.id, epoch=stored.record.epoch)
             return False
         except Exception as error:
-            self._report_damaged(stored.record.id, error)
+            self.report_damaged(stored.record.id, error)
         return True
 
-    def _report_damaged(self, saga_id: str, error: BaseException) -> None:
+    def report_damaged(self, saga_id: str, error: BaseException) -> None:
+        """Remember and report that a saga cannot be gone on with here."""
         self.damaged[saga_id] = error
-        self.setting.report(f"saga {saga_id} cannot be gone on with; the others are not held up", error)
+        what = f"saga {saga_id} cannot be gone on with; the others are not held up"
+        self.setting.report(what, error, saga=saga_id)
 
     async def adopt(self, stored: StoredSaga, change: Change | None = None) -> bool:
         """Go on with a saga that was claimed, unless it is parked, or has ended and is not to be changed.
@@ -272,7 +275,6 @@ class Host:
             if machine.status not in s.ENDS:
                 machine.interrupted(now, died=died)  # nothing runs in a saga that is stuck
                 machine.park(missing, now)
-                self.setting.report(f"saga {execution.id} is parked", NotFound(missing))
             return False
         if machine.stuck is not None and machine.stuck.parked:
             machine.unpark(now)
@@ -341,16 +343,15 @@ class Host:
         try:
             return await execution.drive()
         except Fenced as error:
-            self.setting.report(
-                f"saga {execution.id}: somebody else has adopted it; it is left to them", error
-            )
+            what = f"saga {execution.id}: somebody else has adopted it; it is left to them"
+            self.setting.report(what, error, saga=execution.id, epoch=execution.machine.epoch)
             self._leave(execution)
             self.fenced.add(execution.id)
             return None
         except Stopped:
             return None  # it was forsaken
         except Exception as error:
-            self._report_damaged(execution.id, error)
+            self.report_damaged(execution.id, error)
             self._leave(execution)
             return None
         except GeneratorExit:
@@ -358,7 +359,8 @@ class Host:
         except BaseException as error:
             if not (self.stopping or execution.abandoned):
                 # Somebody else cancelled it, perhaps its own action: it goes on at the next look.
-                self.setting.report(f"saga {execution.id}: it was cut off, and will be gone on with", error)
+                what = f"saga {execution.id}: it was cut off, and will be gone on with"
+                self.setting.report(what, error, saga=execution.id, epoch=execution.machine.epoch)
                 self.orphans.add(execution.id)
                 self._leave(execution)
             raise
@@ -403,5 +405,7 @@ class Host:
         for execution in {*executions, *self.live.values(), *self._adopting}:
             execution.forsake()
         for task in tasks:
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                self.setting.report(f"{task.get_name()}: it stopped", task.exception() or RuntimeError())
+            error = task.exception() if task.done() and not task.cancelled() else None
+            if error is not None:
+                name = task.get_name()
+                self.setting.report(f"{name}: it stopped", error, saga=name.removeprefix("saga "))

@@ -10,8 +10,7 @@ import msgspec
 
 from compensate.core.plan import ACTION, FAN_END, Plan
 from compensate.errors import DefinitionError
-
-logger = logging.getLogger("compensate")
+from compensate.runtime import log
 
 
 class Inject(msgspec.Struct, frozen=True):
@@ -57,4 +56,5 @@ def warn_of_misfits(paths: Iterable[str], plans: Sequence[Plan]) -> None:
     """A drill whose fault has a slip in its path shows nothing. It may be meant for a saga that is yet to come."""
     for path in paths:
         if plans and all(misfit(plan, path) for plan in plans):
-            logger.warning("inject: none of the sagas known here runs an action at %r; %s", path, ADVICE)
+            text = f"inject: none of the sagas known here runs an action at {path!r}; {ADVICE}"
+            log.write(logging.WARNING, text, node=path)

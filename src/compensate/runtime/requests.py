@@ -75,7 +75,9 @@ class Requests:
                 return  # somebody else's by now, who will see it
         except StoreError as error:
             self._host.setting.report(
-                f"saga {request.saga_id}: a request could not be carried out; trying again", error
+                f"saga {request.saga_id}: a request could not be carried out; trying again",
+                error,
+                saga=request.saga_id,
             )
             return
         except Stopped:
@@ -91,7 +93,9 @@ class Requests:
             await self._store.answer(request.number, answer)
         except CompensateError as error:
             self._host.setting.report(
-                f"saga {request.saga_id}: a request was carried out but not answered", error
+                f"saga {request.saga_id}: a request was carried out but not answered",
+                error,
+                saga=request.saga_id,
             )
 
     async def _answered(self, number: int, saga_id: str, verb: Verb, ask: verbs.Ask) -> Answer:

@@ -12,12 +12,17 @@ from compensate.errors import DefinitionError, IllegalRequest
 from compensate.runtime.calls.threads import Job
 from compensate.runtime.clock import Clock, SteadyClock
 from compensate.runtime.inject import Inject
+from compensate.runtime.log import Report
 from compensate.runtime.slots import Slots
 from compensate.stores.base import Store
 from compensate.stores.common import STATUSES
 
 Observer = Callable[[str, Sequence[Event]], None]
-"""Told of a saga's id and of events that have just become durable. It must not block; what it raises is reported."""
+"""Called with a saga's id and events that have just become durable, in their order, by the process that wrote them.
+
+It runs on the coordinator's event loop, before the saga goes on, so it must not block; it may start a task. What it
+raises is written to the log and changes nothing. Events whose write the process did not survive are not told.
+"""
 
 
 def check_numbers(
@@ -77,7 +82,7 @@ class Setting:
         pool: Executor | None = None,
         observers: Sequence[Observer] = (),
         inject: Mapping[str, Inject] | None = None,
-        report: Callable[[str, BaseException], None],
+        report: Report,
     ) -> None:
         self.store = store
         self.clock = SteadyClock(clock)

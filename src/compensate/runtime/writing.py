@@ -17,6 +17,7 @@ from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.errors import CompensateError, Conflict, CorruptLog, Fenced, StoreError, Unavailable
 from compensate.runtime.bindings import Bindings, Values
+from compensate.runtime.log import WRITTEN, write_events
 from compensate.runtime.setting import Setting
 from compensate.stores.base import NewSaga, StoredSaga
 
@@ -132,6 +133,11 @@ class Writing:
             return self._until(done, events)
         self._new = None
         self._misses = 0
+        # `_kept`, without the calls: this is on the path of every step.
+        for event in events:
+            if event.type in WRITTEN:
+                write_events(self.machine, self.owner, events)
+                break
         if self.log is not None:
             self.log += events
         if self._watchers or self.setting.observers:
@@ -158,11 +164,16 @@ class Writing:
             self._saving = None
         self._new = None
         self._misses = 0
+        self._kept(events)
+        return True
+
+    def _kept(self, events: list[Event]) -> None:
+        """Events have become durable."""
         if self.log is not None:
             self.log += events
+        write_events(self.machine, self.owner, events)
         if self._watchers or self.setting.observers:
             self._tell(events)
-        return True
 
     def lose(self, error: BaseException) -> None:
         """Write nothing more, whoever asks (S10), and wake everybody who waits for this execution.
@@ -203,7 +214,7 @@ class Writing:
 
         Always `False`: what was decided is void.
         """
-        self.setting.report(f"saga {self.id}: an append failed; its log is read again", error)
+        self._report("an append failed; its log is read again", error)
         if self._misses:  # a full disk can be read: without a pause this would spin
             await self._pause(_seconds(self._misses))
         self._misses += 1
@@ -223,6 +234,9 @@ class Writing:
             lingering=old.lingering,
         )
         self.machine = self.values.machine = machine
+        written = [event for event in stored.events if event.seq >= lost[0].seq]
+        if written:
+            self._kept(written)  # the write had been done after all
         now = self.setting.clock.now()
         for event in [*lost, *old.unsaved]:  # the latter were told while it was being read
             if event.type in _FACTS or (event.type == e.SAGA_ROLLBACK and self._asked_for(event)):
@@ -240,7 +254,7 @@ class Writing:
             try:
                 return await self.setting.store.load(self.id)
             except (Unavailable, Conflict) as error:
-                self.setting.report(f"saga {self.id}: its log cannot be read; trying again", error)
+                self._report("its log cannot be read; trying again", error)
             misses += 1
             await self._pause(_seconds(misses))
 
@@ -269,7 +283,10 @@ class Writing:
             try:
                 observer(self.id, events)
             except Exception as error:
-                self.setting.report(f"saga {self.id}: an observer raised", error)
+                self._report("an observer raised", error)
+
+    def _report(self, what: str, error: BaseException) -> None:
+        self.setting.report(f"saga {self.id}: {what}", error, saga=self.id, epoch=self.machine.epoch)
 
     def watch(self) -> asyncio.Future[None]:
         """A future that is done when the log has grown, or the execution is over."""

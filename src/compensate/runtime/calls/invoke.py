@@ -17,6 +17,7 @@ from compensate.codec import type_codec
 from compensate.core.dag import PARAMS, Ref
 from compensate.core.names import Direction
 from compensate.errors import CompensateError, InjectedError, Permanent, SerializeFailed, Unknown
+from compensate.runtime import log
 from compensate.runtime.bindings import Bound
 from compensate.runtime.calls.contexts import call_in_copy, in_context, unchanged
 from compensate.runtime.calls.outcomes import CUT_OFF, Circumstances, Outcome, outcome, program_end
@@ -26,8 +27,6 @@ from compensate.runtime.inject import Inject
 
 if TYPE_CHECKING:
     from compensate.runtime.execution import Execution
-
-logger = logging.getLogger("compensate")
 
 
 class TimedOut(TimeoutError):
@@ -345,12 +344,14 @@ class Caller:
         if job.revoke():
             return
         execution = self.execution
-        where = f"saga {execution.id}: node {execution.machine.plan.names[call.i]!r}"
-        logger.warning(
-            "%s: its function did not end when it should have; its thread works on, and another takes its place "
-            "in the pool",
-            where,
-            extra={"saga": execution.id, "node": execution.machine.plan.names[call.i]},
+        node = execution.machine.plan.names[call.i]
+        where = f"saga {execution.id}: node {node!r}"
+        fields = {"saga": execution.id, "node": node, "epoch": execution.machine.epoch}
+        log.write(
+            logging.WARNING,
+            f"{where}: its function did not end when it should have; its thread works on, and another thread takes its "
+            "place in the pool",
+            **fields,
         )
         execution.machine.linger(call.i)
         left_behind = execution.setting.left_behind
@@ -366,7 +367,11 @@ class Caller:
 
         def ended() -> None:
             left_behind.pop(job, None)
-            logger.info("%s: the thread that was left behind has ended", where, extra={"saga": execution.id})
+            log.write(
+                logging.INFO,
+                f"{where}: its function, which was left running in a thread, has ended",
+                **fields,
+            )
             with contextlib.suppress(RuntimeError):  # the loop is closed: this saga is not run here any more
                 loop.call_soon_threadsafe(landed)
 

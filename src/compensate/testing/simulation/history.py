@@ -31,6 +31,7 @@ from compensate.errors import (
 )
 from compensate.runtime import verbs
 from compensate.runtime.coordinator import Coordinator
+from compensate.runtime.log import muted
 from compensate.stores.base import SagaRecord
 from compensate.testing.simulation import dags
 from compensate.testing.simulation.loop import Process, Spinning, VirtualLoop
@@ -104,9 +105,7 @@ class _Coordinator(Coordinator):
         self._look = look
         super().__init__(store, **settings)
 
-    def _report(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, what: str, error: BaseException
-    ) -> None:
+    def _report(self, what: str, error: BaseException, /, *, saga: str = "", epoch: int = 0) -> None:
         self._look(what, error)
 
 
@@ -483,7 +482,8 @@ def play(scenario: Scenario) -> History:
     enabled = gc.isenabled()
     gc.disable()  # what is collected when would be one more thing that the seed does not fix
     try:
-        return Player(scenario).play()
+        with muted():
+            return Player(scenario).play()
     finally:
         if enabled:
             gc.enable()
