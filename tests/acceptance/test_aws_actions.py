@@ -52,6 +52,9 @@ class Inputs(Reader):
     def expired(self) -> bool:
         return False
 
+    def now(self) -> float:
+        return 0.0
+
 
 class Step:
     """One action of one saga, run by hand: its `do` and `undo` under the same node."""

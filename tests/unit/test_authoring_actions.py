@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -354,11 +355,22 @@ def test_a_ctx_reads_through_its_reader() -> None:
         def expired(self) -> bool:
             return True
 
+        def now(self) -> float:
+            return 7.5
+
     ctx = Ctx(None, "s", "n", 1, "do", Fixed())
     read: list[object] = [ctx.lookup("quote", int), ctx.params(str)]
     assert read == [("quote", int), str]
     assert ctx.inputs == {"cents": 5}
     assert ctx.expired
+    assert ctx.now() == 7.5
+
+
+def test_in_a_unit_test_the_time_is_real_or_as_given() -> None:
+    before = time.time()
+    assert before <= Ctx(None).now() <= time.time()
+    assert Ctx(None, now=12.0).now() == 12.0
+    assert Ctx(None, inputs={"cents": 5}, now=12.0).inputs == {"cents": 5}
 
 
 def test_a_ctx_made_by_hand_has_nothing_to_read_and_says_so() -> None:

@@ -21,6 +21,7 @@ from compensate import (
     RolledBack,
     Saga,
     SagaExecutor,
+    Unknown,
     action,
     action_node,
     constant_node,
@@ -363,6 +364,63 @@ async def test_the_elements_of_a_fan_out_see_params_and_ancestors_and_not_one_an
         params, paid, itself = SEEN[element]
         assert (params, paid) == ({"lines": ["a", "bb"]}, 1)
         assert refused in itself
+
+
+async def test_an_undo_looks_up_its_own_output_in_a_saga_a_subsaga_and_a_fan_out() -> None:
+    @action
+    async def hold(item: str) -> str:
+        return f"hold on {item}"
+
+    @hold.undo
+    async def release(ctx: Ctx[object], held: str) -> None:
+        SEEN[ctx.node] = (held, ctx.lookup("hold", str), ctx.lookup(ctx.node, str))
+
+    @saga
+    def inner(item: str) -> str:
+        return hold(item)
+
+    @saga
+    def plain(item: str) -> str:
+        return hold(item)
+
+    @saga
+    def nested(item: str) -> str:
+        return inner(item)
+
+    @saga
+    def many(items: list[str]) -> list[str]:
+        return fan_out(hold, items)
+
+    for made, given in ((plain, "a"), (nested, "b"), (many, ["c", "d"])):
+        executor = SagaExecutor(made)
+        await executor.execute(given)
+        await executor.rollback()
+    assert SEEN == {
+        "hold": ("hold on a",) * 3,
+        "inner/hold": ("hold on b",) * 3,
+        "hold[0]": ("hold on c",) * 3,
+        "hold[1]": ("hold on d",) * 3,
+    }
+
+
+async def test_an_undo_without_an_output_is_told_why_its_lookup_finds_none() -> None:
+    @action
+    async def hold() -> str:
+        raise Unknown("no reply")
+
+    @hold.undo(unknown=True)
+    async def release(ctx: Ctx[object], held: str | None) -> None:
+        SEEN["release"] = tried(lambda: ctx.lookup("hold", str))
+
+    @saga
+    def one() -> str:
+        return hold()
+
+    with pytest.raises(RolledBack):
+        await SagaExecutor(one).execute()
+    assert SEEN["release"].startswith(
+        "node 'hold' looks up its own output in its undo, but the log holds none: what"
+    )
 
 
 # -- from outside ----------------------------------------------------------

@@ -189,3 +189,24 @@ def test_imported_before_pytest_starts_it_gives_no_warning(tmp_path: Path) -> No
     command = [sys.executable, "-W", "error", "-c", program]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+@action
+async def waits_an_hour(ctx: Ctx[object]) -> float:
+    began = ctx.now()
+    while ctx.now() < began + 3_600:  # noqa: ASYNC110 - time passes, nothing rings
+        await asyncio.sleep(60)
+    return ctx.now() - began
+
+
+@saga
+def long_wait() -> float:
+    return waits_an_hour()
+
+
+async def test_an_action_is_told_the_virtual_time(coordinator: VirtualCoordinator) -> None:
+    real = time.monotonic()
+    async with coordinator:
+        assert await coordinator.run(long_wait) == 3_600
+    assert time.monotonic() - real < 60
+    assert coordinator.virtual_time.elapsed == 3_600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -31,16 +32,25 @@ class Reader(Protocol):
         """Whether the node's time limit has passed, or it was cancelled."""
         ...
 
+    def now(self) -> float:
+        """The time by the clock of whoever runs the node, in seconds since the Unix epoch."""
+        ...
+
 
 class _Given:
     """Stands in when a function is called by hand, as in a unit test: there is no saga to read from."""
 
     def __init__(
-        self, inputs: Any = None, outputs: Mapping[str, Any] | None = None, params: Any = None
+        self,
+        inputs: Any = None,
+        outputs: Mapping[str, Any] | None = None,
+        params: Any = None,
+        now: float | None = None,
     ) -> None:
         self._inputs = inputs
         self._outputs = outputs
         self._params = params
+        self._now = now
 
     def lookup(self, name: str, tp: Any) -> Any:
         if self._outputs is None or name not in self._outputs:
@@ -62,6 +72,9 @@ class _Given:
 
     def expired(self) -> bool:
         return False
+
+    def now(self) -> float:
+        return time.time() if self._now is None else self._now
 
 
 _NOTHING_GIVEN = _Given()
@@ -90,6 +103,7 @@ class Ctx(Generic[D]):
         inputs: In a unit test, what `inputs` is.
         outputs: In a unit test, what `lookup` finds, by node name; handed over as it is.
         params: In a unit test, what `params` gives; handed over as it is.
+        now: In a unit test, what `now` gives; the real time by default.
     """
 
     __slots__ = ("_reader", "attempt", "deps", "direction", "node", "saga_id")
@@ -106,14 +120,15 @@ class Ctx(Generic[D]):
         inputs: Mapping[str, Any] | None = None,
         outputs: Mapping[str, Any] | None = None,
         params: Any = None,
+        now: float | None = None,
     ) -> None:
         self.deps = deps
         self.saga_id = saga_id
         self.node = node
         self.attempt = attempt
         self.direction: Direction = direction
-        if inputs is not None or outputs is not None or params is not None:
-            reader = _Given(inputs, outputs, params)
+        if inputs is not None or outputs is not None or params is not None or now is not None:
+            reader = _Given(inputs, outputs, params, now)
         self._reader = reader
 
     @property
@@ -146,12 +161,22 @@ class Ctx(Generic[D]):
         """
         return self._reader.expired()
 
+    def now(self) -> float:
+        """The time by the coordinator's clock, in seconds since the Unix epoch.
+
+        In tests on virtual time that clock is virtual: what compares with it need not wait. The time is not recorded;
+        an attempt after a crash gets a later one. Where that matters, let an action of its own return it.
+        """
+        return self._reader.now()
+
     @overload
     def lookup(self, node: str, tp: type[V]) -> V: ...
     @overload
     def lookup(self, node: str, tp: object) -> Any: ...
     def lookup(self, node: str, tp: Any) -> Any:
         """The recorded output of an ancestor: a node that had to complete before this one started.
+
+        In an undo the node's own name gives the output that is to be undone, the same as the undo's argument.
 
         From steno. Siblings and later nodes are refused even when they happen to have completed, so that the answer
         is the same in every run and after recovery; so are nodes inside a subsaga and outside one's own.
@@ -161,7 +186,8 @@ class Ctx(Generic[D]):
             tp: The type to decode as.
 
         Raises:
-            NotFound: It is no ancestor of this node.
+            NotFound: It is no ancestor of this node. In an undo also: it is this node, which is in doubt or failed, so
+                that the log holds no output of it.
             DeserializeFailed: The output does not decode as `tp`.
         """
         return self._reader.lookup(node, tp)

@@ -228,13 +228,16 @@ class Values:
         return r.NULL if inner.dag.output is None else self.resolve(inner.dag.output, inner)
 
     def lookup(self, i: int, name: str, bound: Bound) -> bytes:
-        """The output of the node that `name` means to node `i`: an ancestor in its own namespace.
+        """The output of the node that `name` means to node `i`: an ancestor in its own namespace; in its undo, itself.
 
         Raises:
-            NotFound: There is no such node there, or it is no ancestor.
+            NotFound: There is no such node there, or it is no ancestor, or it is itself and has no output.
         """
         plan = self.machine.plan
         target = bound.scope.index.get(name)
+        own = name == plan.names[i] or (target is not None and target in (i, plan.fan[i]))
+        if own and i in self.machine.undo_attempt:
+            return self._own_output(i)
         if target is None:
             raise NotFound(
                 f"node {plan.names[i]!r} looks up {name!r}: no node of its own namespace has that name; "
@@ -246,6 +249,16 @@ class Values:
                 "let it depend on that node, by an argument or by after()"
             )
         return self.output(target)
+
+    def _own_output(self, i: int) -> bytes:
+        """What the undo of node `i` finds when it looks up its own node."""
+        data = self.machine.output[i]
+        if data is None:
+            raise NotFound(
+                f"node {self.machine.plan.names[i]!r} looks up its own output in its undo, but the log holds none: "
+                "what its action did is in doubt, or it failed; look with ctx.do_key for what there is to be undone"
+            )
+        return data
 
 
 def unreadable(machine: Fold, bindings: Bindings) -> str:

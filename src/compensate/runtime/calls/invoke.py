@@ -72,6 +72,10 @@ class Call:
         """See `Ctx.expired`."""
         return self.is_over
 
+    def now(self) -> float:
+        """See `Ctx.now`."""
+        return self._caller.execution.setting.clock.now()
+
 
 class Caller:
     """Calls the actions and undos of one execution.
