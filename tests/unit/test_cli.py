@@ -87,6 +87,7 @@ def test_every_error_of_the_library_has_an_exit_code_of_its_kind() -> None:
         "NoEffect",
         "Unknown",
         "Permanent",
+        "Refused",
         "InjectedError",
     }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -323,3 +324,78 @@ async def test_a_failed_undo_is_named_also_after_it_was_resolved_by_hand(tmp_pat
         assert await (await c.resolve("s", "first")).ended() == "rolled_back"
         executor = await SagaExecutor.from_stored(c.store, "s", three.actions.values())
         assert executor.failed_nodes() == ["first", "third"]
+
+
+# -- exceptions that are hard to handle ------------------------------------------
+
+
+def _refuse(*_: object) -> Any:
+    raise ValueError("do not touch this exception")
+
+
+def hostile(**methods: Any) -> type[Exception]:
+    return type("Hostile", (Exception,), methods)
+
+
+HOSTILE: dict[str, type[Exception]] = {
+    "empty": hostile(__len__=lambda self: 0),
+    "false": hostile(__bool__=lambda self: False),
+    **{
+        name: hostile(**{name: _refuse})
+        for name in ("__bool__", "__len__", "__eq__", "__hash__", "__str__", "__repr__", "__format__")
+    },
+    "all": hostile(
+        **dict.fromkeys(("__bool__", "__len__", "__eq__", "__hash__", "__str__", "__repr__"), _refuse)
+    ),
+}
+
+
+async def _by_coordinator() -> BaseException:
+    async with Coordinator("memory://", sagas=[three]) as c:
+        try:
+            await c.run(three.with_id("s"))
+        except (RolledBack, Stuck) as error:
+            (await c.get("s")).error()
+            return error
+    raise AssertionError("it completed")
+
+
+async def _by_executor() -> BaseException:
+    executor = SagaExecutor(three)
+    try:
+        await executor.execute()
+    except (RolledBack, Stuck) as error:
+        executor.error()
+        return error
+    raise AssertionError("it completed")
+
+
+async def _by_connection() -> BaseException:
+    def run() -> BaseException:
+        with connect("memory://", sagas=[three]) as c:
+            try:
+                c.run(three)
+            except (RolledBack, Stuck) as error:
+                return error
+        raise AssertionError("it completed")
+
+    return await asyncio.to_thread(run)
+
+
+@pytest.mark.parametrize("how", [_by_coordinator, _by_executor, _by_connection])
+@pytest.mark.parametrize("where", ["third", "undo first"])
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_an_exception_that_cannot_be_handled_like_others_is_the_cause(
+    name: str, where: str, how: Callable[[], Awaitable[BaseException]]
+) -> None:
+    kind = HOSTILE[name]
+    FAIL["third"] = ValueError("no")
+    raised = FAIL[where] = kind("x")
+    if where != "third":
+        FAIL[where] = raised = type("Final", (kind, Permanent), {})("x")
+    error = await how()
+    assert (type(error) is Stuck) is (where != "third")
+    same = error.__cause__ is raised
+    error.__cause__ = error.__context__ = None  # what pytest could not print
+    assert same
+    assert ("third" if where == "third" else "first") in str(error)
