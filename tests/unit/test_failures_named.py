@@ -333,20 +333,16 @@ def _refuse(*_: object) -> Any:
     raise ValueError("do not touch this exception")
 
 
-def hostile(**methods: Any) -> type[Exception]:
-    return type("Hostile", (Exception,), methods)
+def hostile(base: type[Exception], methods: dict[str, Any]) -> type[Exception]:
+    return type("Hostile", (base,), methods)
 
 
-HOSTILE: dict[str, type[Exception]] = {
-    "empty": hostile(__len__=lambda self: 0),
-    "false": hostile(__bool__=lambda self: False),
-    **{
-        name: hostile(**{name: _refuse})
-        for name in ("__bool__", "__len__", "__eq__", "__hash__", "__str__", "__repr__", "__format__")
-    },
-    "all": hostile(
-        **dict.fromkeys(("__bool__", "__len__", "__eq__", "__hash__", "__str__", "__repr__"), _refuse)
-    ),
+NAMES = ("__bool__", "__len__", "__eq__", "__hash__", "__str__", "__repr__", "__format__")
+HOSTILE: dict[str, dict[str, Any]] = {
+    "empty": {"__len__": lambda self: 0},
+    "false": {"__bool__": lambda self: False},
+    **{name: {name: _refuse} for name in NAMES},
+    "all": dict.fromkeys(NAMES, _refuse),
 }
 
 
@@ -388,11 +384,8 @@ async def _by_connection() -> BaseException:
 async def test_an_exception_that_cannot_be_handled_like_others_is_the_cause(
     name: str, where: str, how: Callable[[], Awaitable[BaseException]]
 ) -> None:
-    kind = HOSTILE[name]
     FAIL["third"] = ValueError("no")
-    raised = FAIL[where] = kind("x")
-    if where != "third":
-        FAIL[where] = raised = type("Final", (kind, Permanent), {})("x")
+    raised = FAIL[where] = hostile(Exception if where == "third" else Permanent, HOSTILE[name])("x")
     error = await how()
     assert (type(error) is Stuck) is (where != "third")
     same = error.__cause__ is raised

@@ -88,7 +88,7 @@ class Report(Protocol):
 def muted() -> Generator[None, None, None]:
     """Write no events in this context, nor in the tasks that are made in it: a rehearsal of faults would flood the log.
 
-    What went wrong around the sagas is written nevertheless.
+    The same goes for lost leases. What is given to `report` is written nevertheless.
     """
     token = _muted.set(True)
     try:
@@ -149,6 +149,8 @@ def report(what: str, error: BaseException, *, saga: str = "", epoch: int = 0, o
 
 def lease_lost(owner: str) -> None:
     """Write that the lease of a coordinator ran out before it was renewed."""
+    if _muted.get():
+        return
     text = (
         f"coordinator {owner}: its lease had run out before it was renewed; others may have claimed its sagas "
         "meanwhile; if this comes again, look for what blocks its event loop or its store, or give it a longer lease"
