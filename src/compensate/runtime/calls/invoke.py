@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import inspect
 import logging
 from collections.abc import Callable
@@ -358,28 +357,23 @@ class Caller:
             **fields,
         )
         execution.machine.linger(call.i)
-        left_behind = execution.setting.left_behind
-        left_behind[job] = execution.id
-        loop = asyncio.get_running_loop()
+        execution.setting.left_behind[job] = execution.id
+        job.leave(execution.setting.pool)
 
-        def landed() -> None:
+        def landed(future: asyncio.Future[Any]) -> None:
+            log.write(
+                logging.INFO,
+                f"{where}: its function, which was left running in a thread, has ended",
+                **fields,
+            )
+            execution.setting.left_behind.pop(job, None)
             last = execution
             while last.heir is not None:
                 last = last.heir
             last.machine.landed(call.i)
             last.wake()
 
-        def ended() -> None:
-            left_behind.pop(job, None)
-            log.write(
-                logging.INFO,
-                f"{where}: its function, which was left running in a thread, has ended",
-                **fields,
-            )
-            with contextlib.suppress(RuntimeError):  # the loop is closed: this saga is not run here any more
-                loop.call_soon_threadsafe(landed)
-
-        job.leave(execution.setting.pool, ended)
+        future.add_done_callback(landed)
 
 
 async def _see_through(result: Any, context: Context) -> None:

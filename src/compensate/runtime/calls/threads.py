@@ -155,6 +155,13 @@ class Job:
 
     def __call__(self) -> Any:
         """In the thread: call the function, unless the job was revoked before a thread was free."""
+        try:
+            return self.call()
+        finally:
+            self.end()
+
+    def call(self) -> Any:
+        """The first half of `__call__`, for event loops that simulate threads."""
         with self._lock:
             if self._revoked:
                 return None
@@ -166,13 +173,14 @@ class Job:
             return self._context.run(fn)
         except StopIteration as error:  # no future can carry one; a coroutine makes the same of it
             raise RuntimeError("the function raised StopIteration") from error
-        finally:
-            del fn
-            with self._lock:
-                self.over = True
-                watchers, self._watchers = self._watchers, []
-            for watcher in watchers:
-                watcher()
+
+    def end(self) -> None:
+        """The second half of `__call__`: the function has ended."""
+        with self._lock:
+            self.over = True
+            watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher()
 
     def revoke(self) -> bool:
         """See that the function is never called. `False`: it has been called already."""
@@ -180,16 +188,10 @@ class Job:
             self._revoked = self.begun is None
             return self._revoked
 
-    def leave(self, pool: Executor | None, watcher: Callable[[], None]) -> None:
-        """Stop waiting for the function: its thread gets a successor.
-
-        Args:
-            pool: Where it runs.
-            watcher: Called when the function has ended, in its thread; at once if it has.
-        """
+    def leave(self, pool: Executor | None) -> None:
+        """Stop waiting for the function: its thread gets a successor in the pool where it runs."""
         if isinstance(pool, WorkerPool) and self._thread is not None:
             pool.replace(self._thread)
-        self.watch(watcher)
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` when the function has ended, in its thread; at once if it has."""

@@ -13,9 +13,12 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
+
+from compensate.runtime.calls.threads import Job
 
 Callback = Callable[..., object]
 
@@ -198,16 +201,24 @@ class VirtualLoop:
     def _in_thread(
         self, future: asyncio.Future[Any], func: Callback, args: tuple[Any, ...], after: float
     ) -> None:
+        call, end = (func.call, func.end) if isinstance(func, Job) else (func, _nothing)
+        self._thread_step(future, partial(call, *args), after, end)
+
+    def _thread_step(
+        self, future: asyncio.Future[Any], call: Callable[[], Any], after: float, end: Callable[[], None]
+    ) -> None:
         try:
-            result = func(*args)
+            result = call()
         except BlocksFor as block:
             self.call_later(
-                block.seconds, self._in_thread, future, block.then, (), after, context=copy_context()
+                block.seconds, self._thread_step, future, block.then, after, end, context=copy_context()
             )
+            return
         except BaseException as error:
             self.call_later(after, _fail, future, error, context=copy_context())
         else:
             self.call_later(after, _settle, future, result, context=copy_context())
+        end()
 
     # -- running -----------------------------------------------------------
 
@@ -296,6 +307,10 @@ class BlocksFor(BaseException):
         super().__init__(seconds)
         self.seconds = seconds
         self.then = then
+
+
+def _nothing() -> None:
+    pass
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:
