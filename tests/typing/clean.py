@@ -156,6 +156,9 @@ def fulfil(order: Order, *, warehouse: str = "west") -> str:
     payment.options(name="second").after("quote")(2, card=order.card)
     more = fan_out(reserve.options(name="again").after(number), order.lines, warehouse=constant("north"))
     ship(more, auth)
+    paid = fan_out(payment.options(name="parts").after(more), [1, q.cents], card=order.card)
+    assert_type(paid, list[Auth])
+    assert_type(fan_out(payment, [2], "card"), list[Auth])
     return insure(number, policy)
 
 

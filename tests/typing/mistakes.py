@@ -94,6 +94,10 @@ def settings(order: Order) -> str:
     fan_out(reserve, [q.cents], warehouse="west")  # mistake: items of the wrong type
     fan_out(reserve, q.lines, warehouse=5)  # mistake: a fixed argument of the wrong type
     fan_out(reserve, q.lines)  # mistake: a fixed argument is missing
+    fan_out(payment, q.lines, card="c")  # mistake: items that the saga does not take
+    fan_out(payment, [q.cents], card=5)  # mistake: a fixed param of the wrong type
+    fan_out(payment, [q.cents])  # mistake: a fixed param is missing
+    ship(fan_out(payment, [1], card="c"), authorize(1, "card"))  # mistake: outputs of another saga
     ship(holds[0], authorize(q.cents, order.card))  # mistake: an item for the list
     ship.options(name=5)(holds, authorize(1, "card"))  # mistake: a name that is no text
     ship.options(attempts=5)(holds, authorize(1, "card"))  # mistake: an option that there is not

@@ -509,8 +509,8 @@ def _fan_flag(order: Any, line: Any) -> object:
 
 def _fan_saga(order: Any, line: Any) -> object:
     @saga
-    def inner(line: Line) -> int:
-        return count(line)
+    def inner(number: int) -> None:
+        take(number)
 
     return fan_out(inner, order.lines)
 
@@ -570,9 +570,9 @@ def _bad_time(order: Any, line: Any) -> object:
         (_two_flags, "it has a flag already"),
         (_fan_no_list, "fan_out takes a list of items, and line is Line"),
         (_fan_wrong_item, "an item of order.lines does not fit: Line is no int"),
-        (_fan_function, "fan_out: it runs actions, not function '<lambda>'"),
+        (_fan_function, "fan_out: it runs actions and sagas, not function '<lambda>'"),
         (_fan_flag, "count has a `when`"),
-        (_fan_saga, "fan_out: it runs actions, not Saga"),
+        (_fan_saga, "an item of order.lines does not fit"),
         (_keys, "a dict that holds references needs str keys, not int"),
         (_constant_ref, "a constant is known now, and this holds a reference"),
         (_loses_fields, "it would be read back as Line and lose what BigLine adds"),

@@ -135,6 +135,7 @@ def subsaga_node(
     *,
     params_node: str | None = None,
     inputs: Mapping[str, Input] | None = None,
+    each: tuple[str, Input] | None = None,
     after: Iterable[str] = (),
     when: Ref | None = None,
     label: str | None = None,
@@ -146,6 +147,7 @@ def subsaga_node(
         dag: The inner graph, or the saga that has it.
         params_node: A node whose output is an object with a field for each param (as in steno and the Go library).
         inputs: Or else what each param is given.
+        each: A param and a list: one subsaga runs for every item, given as that param.
         after: Names of nodes that must have completed before.
         when: A reference to a `bool` that decides whether it runs.
         label: For pictures.
@@ -160,11 +162,15 @@ def subsaga_node(
         raise SubsagaCreateFailed(f"{where}: give params_node or inputs, not both")
     exprs: dict[str, Expr] = {}
     if params_node is not None:
-        exprs = {key: Ref(params_node, (key,)) for key in inner.params}
+        exprs = {key: Ref(params_node, (key,)) for key in inner.params if each is None or key != each[0]}
     for key, value in (inputs or {}).items():
         codec = dag.params.get(key) if isinstance(dag, Saga) else None
         exprs[key] = _expr(value, codec, f"{where}, param {key}")
-    node = SubsagaNode(name, inner, exprs, label=label or "", when=when)
+    fanned: Each | None = None
+    if each is not None:
+        codec = dag.params.get(each[0]) if isinstance(dag, Saga) else None
+        fanned = Each(each[0], _items(each[1], codec, f"{where}, param {each[0]}"))
+    node = SubsagaNode(name, inner, exprs, label=label or "", when=when, each=fanned)
     placed = with_after(node, (after,) if isinstance(after, str) else after)
     assert isinstance(placed, SubsagaNode)
     return placed
@@ -199,7 +205,7 @@ def _expr(value: Input, codec: TypeCodec[Any] | None, where: str) -> Expr:
     return Value(Raw(_encode(value, where)))
 
 
-def _items(value: Input, codec: TypeCodec[Any], where: str) -> Expr:
+def _items(value: Input, codec: TypeCodec[Any] | None, where: str) -> Expr:
     if isinstance(value, _EXPRESSIONS):
         return value
     if not isinstance(value, list | tuple):

@@ -1,12 +1,14 @@
-"""Fan-out: one action over a list that is known only when the saga runs."""
+"""Fan-out: one action or saga over a list that is known only when the saga runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from inspect import Parameter
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from compensate.authoring.actions import Action
 from compensate.authoring.placing import DEFAULT, Place, Placed
+from compensate.authoring.sagas import Saga
 from compensate.authoring.signatures import author_line
 from compensate.authoring.tracing import add_node
 from compensate.errors import DefinitionError
@@ -19,29 +21,32 @@ Item = TypeVar("Item")
 def fan_out(
     action: Callable[Concatenate[Item, P], T], items: Collection[Item], /, *args: P.args, **kwargs: P.kwargs
 ) -> list[T]:
-    """Run an action once for every item of a list; returns a reference to the list of outputs, in the same order.
+    """Run an action or a saga once for every item of a list; returns a reference to the list of outputs, in its order.
 
     The elements are nodes `reserve[0]`, `reserve[1]` and so on; the size is recorded in the log, and each element is
-    run, retried and undone by itself. An empty list gives an empty list.
+    run, retried and undone by itself. Where a saga is given each element is a subsaga of its own, with nodes
+    `disk[0]/create`, `disk[0]/attach` and so on, which is undone node by node. An empty list gives an empty list.
 
     Args:
-        action: An action, or one with settings: `fan_out(reserve.options(name="holds").after(paid), lines)`.
-        items: A reference to a list, or a list of values and references. Each item is the action's first argument.
+        action: An action or saga, or one with settings: `fan_out(reserve.options(name="holds").after(paid), lines)`.
+        items: A reference to a list, or a list of values and references. Each item is the first argument.
         args: The same for all elements: the arguments after the first.
         kwargs: The same for all elements, by name.
 
     Raises:
-        DefinitionError: Outside of a `@saga` function, the items or arguments do not fit, or the action has a `when`.
+        DefinitionError: Outside of a `@saga` function, the items or arguments do not fit, or it has a `when`.
     """
     given: Any = action
-    placed = isinstance(action, Placed)
+    if isinstance(given, Saga):
+        given = cast("Any", given).after()  # with the settings of its own options
+    placed = isinstance(given, Placed)
     settings: Place = given.settings if placed else DEFAULT
     target: Any = given.target if placed else given
     where = f"{author_line()}: fan_out"
-    if not isinstance(target, Action):
+    if not isinstance(target, Action | Saga):
         raise DefinitionError(
-            f"{where}: it runs actions, not {type(target).__name__} {getattr(target, '__name__', target)!r}; decorate "
-            "the function with @action"
+            f"{where}: it runs actions and sagas, not {type(target).__name__} "
+            f"{getattr(target, '__name__', target)!r}; decorate the function with @action or @saga"
         )
     if not target.params:
         raise DefinitionError(f"{where}: {target.name} takes no parameter that an item could be given as")
@@ -50,7 +55,8 @@ def fan_out(
             f"{where}: {target.name} has a `when`; fan out over an empty list to run none, or put the fan-out into a "
             "saga and call that with `.when(flag)`"
         )
-    if next(iter(target.params)) in target.keyword_only:
+    first = next(iter(target.params))
+    if target.signature.parameters[first].kind is Parameter.KEYWORD_ONLY:
         raise DefinitionError(
             f"{where}: the first parameter of {target.name} is keyword-only; an item needs a place"
         )

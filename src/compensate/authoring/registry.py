@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compensate.authoring.actions import Action
-from compensate.core.dag import ActionNode, Dag, SubsagaNode
+from compensate.core.dag import Dag, action_nodes
 from compensate.errors import ActionNotFound, DefinitionError, SagaNotFound
 
 if TYPE_CHECKING:
@@ -89,15 +89,7 @@ class ActionRegistry:
 
 def action_names(dag: Dag) -> tuple[str, ...]:
     """Names of the actions that a dag runs, subsagas included, each once."""
-    names: dict[str, None] = {}
-    open_ = [dag]
-    while open_:
-        for node in open_.pop().nodes:
-            if isinstance(node, ActionNode):
-                names[node.action] = None
-            elif isinstance(node, SubsagaNode):
-                open_.append(node.dag)
-    return tuple(names)
+    return tuple(dict.fromkeys(node.action for node in action_nodes(dag)))
 
 
 def _unknown(what: str, name: str, known: dict[str, Any]) -> str:

@@ -251,14 +251,14 @@ class Saga(Generic[P, T]):
         """This saga as a node of a dag.
 
         Raises:
-            SubsagaCreateFailed: The settings are an action's, or it is fanned out.
+            SubsagaCreateFailed: The settings are an action's.
         """
         tried = (settings.retry, settings.timeout, settings.undo_retry, settings.undo_timeout)
-        if each is not None or any(one is not None for one in tried):
+        if any(one is not None for one in tried):
             raise SubsagaCreateFailed(
-                f"node {name}: retries, time limits and fan-outs belong to actions; set them inside {self.where}"
+                f"node {name}: retries and time limits belong to actions; set them inside {self.where}"
             )
-        return SubsagaNode(name, self.dag, inputs, label=settings.label or "", when=settings.when)
+        return SubsagaNode(name, self.dag, inputs, label=settings.label or "", when=settings.when, each=each)
 
     # -- its params --------------------------------------------------------
 

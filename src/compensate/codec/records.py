@@ -19,8 +19,12 @@ from compensate.core.dag import Dag, Path, SubsagaNode
 from compensate.core.events import Event
 from compensate.errors import CorruptLog, DefinitionError, DeserializeFailed, UnsupportedVersion
 
-DAG_VERSION: Final = 1
-"""Version of the stored form of dags. A dag with a higher one is refused."""
+DAG_VERSION: Final = 2
+"""Version of the stored form of dags. A dag with a higher one is refused.
+
+A dag is stored with the lowest version whose readers understand it: 2 is for fan-outs of subsagas, which a reader of
+version 1 would take for plain subsagas; all others are stored with 1.
+"""
 
 Row: TypeAlias = tuple[int, int, float, str, str, int, bytes, int]
 """seq, epoch, at, type, node, attempt, data, checksum."""
@@ -199,15 +203,18 @@ def encode_dag(dag: Dag) -> bytes:
         DefinitionError: Its subsagas are nested too deep.
     """
     level = [dag]
+    version = 1
     for _ in range(DEEPEST + 1):
-        nodes = [node for outer in level for node in outer.nodes]
-        level = list({id(node.dag): node.dag for node in nodes if isinstance(node, SubsagaNode)}.values())
+        nodes = [node for outer in level for node in outer.nodes if isinstance(node, SubsagaNode)]
+        if any(node.each is not None for node in nodes):
+            version = DAG_VERSION
+        level = list({id(node.dag): node.dag for node in nodes}.values())
     if level:
         raise DefinitionError(
             f"dag {dag.name}: its subsagas are nested too deep to be stored; {DEEPEST} levels are the most; "
             "flatten it"
         )
-    return _sorted.encode({"version": DAG_VERSION, "dag": dag})
+    return _sorted.encode({"version": version, "dag": dag})
 
 
 def decode_dag(data: bytes) -> Dag:

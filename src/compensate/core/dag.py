@@ -57,7 +57,7 @@ Undo = Literal["none", "output", "unknown"]
 
 
 class Each(msgspec.Struct, frozen=True):
-    """Makes an action node a fan-out: one element for each item, given as the parameter `param`."""
+    """Makes a node a fan-out: one element for each item, given as the parameter `param`."""
 
     param: str
     items: Expr
@@ -91,7 +91,10 @@ class ConstantNode(msgspec.Struct, frozen=True, tag="constant", omit_defaults=Tr
 
 
 class SubsagaNode(msgspec.Struct, frozen=True, tag="subsaga", omit_defaults=True):
-    """A dag inside a dag: own names, own params; outside only its output is visible."""
+    """A dag inside a dag: own names, own params; outside only its output is visible.
+
+    With `each` it is a fan-out: one subsaga for every item of a list, and the list of their outputs.
+    """
 
     name: str
     dag: Dag
@@ -99,6 +102,7 @@ class SubsagaNode(msgspec.Struct, frozen=True, tag="subsaga", omit_defaults=True
     after: tuple[str, ...] = ()
     label: str = ""
     when: Ref | None = None
+    each: Each | None = None
 
 
 Node: TypeAlias = ActionNode | ConstantNode | SubsagaNode
@@ -144,6 +148,22 @@ def references(expr: Expr) -> Iterator[Ref]:
             open_.extend(expr.fields.values())
 
 
+def each_of(node: Node | None) -> Each | None:
+    """What makes the node a fan-out; `None` if it is none."""
+    return node.each if isinstance(node, ActionNode | SubsagaNode) else None
+
+
+def action_nodes(dag: Dag) -> Iterator[ActionNode]:
+    """Every action node of the dag, those inside subsagas included."""
+    open_ = [dag]
+    while open_:
+        for node in open_.pop().nodes:
+            if isinstance(node, ActionNode):
+                yield node
+            elif isinstance(node, SubsagaNode):
+                open_.append(node.dag)
+
+
 def dependencies(node: Node) -> tuple[str, ...]:
     """Names of the nodes that must have completed before `node` starts, each once, in order of mention."""
     names: dict[str, None] = {}
@@ -152,7 +172,7 @@ def dependencies(node: Node) -> tuple[str, ...]:
             names.update((ref.node, None) for ref in references(expr))
         if node.when is not None:
             names[node.when.node] = None
-        if isinstance(node, ActionNode) and node.each is not None:
+        if node.each is not None:
             names.update((ref.node, None) for ref in references(node.each.items))
     names.update((name, None) for name in node.after)
     names.pop(PARAMS, None)
@@ -213,7 +233,7 @@ def _expressions(node: Node) -> Iterator[Expr]:
     yield from node.inputs.values()
     if node.when is not None:
         yield node.when
-    if isinstance(node, ActionNode) and node.each is not None:
+    if node.each is not None:
         yield node.each.items
 
 
@@ -227,6 +247,13 @@ def _check_params(expr: Expr, params: set[str], where: str) -> None:
 
 def _check_subsaga(node: SubsagaNode, where: str) -> None:
     given, wanted = set(node.inputs), set(node.dag.params)
+    if node.each is not None:
+        if node.each.param in given:
+            raise SubsagaCreateFailed(
+                f"{where}: subsaga {node.name!r} is given the param {node.each.param!r} twice: by its inputs, and as "
+                "the item of the fan-out; leave it out of the inputs"
+            )
+        given.add(node.each.param)
     if given != wanted:
         raise SubsagaCreateFailed(
             f"{where}: subsaga {node.name!r} takes the params {sorted(wanted)} and is given {sorted(given)}"
@@ -271,11 +298,14 @@ def _cycle(edges: Mapping[str, tuple[str, ...]], within: Mapping[str, int]) -> l
 def _check_pivots(dag: Dag, edges: Mapping[str, tuple[str, ...]], where: str) -> None:
     """What may still fail once a pivot completed must be retriable, since nothing will be rolled back then."""
     for node in dag.nodes:
-        if isinstance(node, ActionNode) and node.pivot and node.each is not None:
-            raise DefinitionError(
-                f"{where}: node {node.name!r} is a fan-out and cannot be a pivot, since only some of its elements "
-                "might complete; make an action that depends on it the pivot"
-            )
+        if each_of(node) is None:
+            continue
+        for path, inner in _actions(node):
+            if inner.pivot:
+                raise DefinitionError(
+                    f"{where}: node {path!r} is in a fan-out and cannot be a pivot, since only some of the elements "
+                    "might complete; make an action that depends on the fan-out the pivot"
+                )
     pivots = [node.name for node in dag.nodes if any(inner.pivot for _, inner in _actions(node))]
     for pivot in pivots:
         before = {pivot}

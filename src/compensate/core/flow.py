@@ -104,10 +104,14 @@ class Flow:
             self._reset_alarm()
 
     def _forward_from(self, i: int) -> None:
-        """Node `i` has its output: what waited only for it is next. Brackets and constants complete on the way."""
+        """Node `i` has its output: what waited only for it is next. Brackets and constants complete on the way.
+
+        What becomes ready is queued in the order of the dag; the elements of a fan-out in the order of its items.
+        """
         plan = self.plan
         missing = self._missing
         open_: list[int] | None = None
+        at = 0
         while True:
             for j in plan.dependants[i]:
                 left = missing[j] = missing[j] - 1
@@ -124,9 +128,10 @@ class Flow:
                         open_ = [j]
                     else:
                         open_.append(j)
-            if not open_:
+            if open_ is None or at == len(open_):
                 return
-            i = open_.pop()
+            i = open_[at]
+            at += 1
 
     def _queue(self, i: int) -> None:
         self._queued[i] = 1

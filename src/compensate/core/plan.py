@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from compensate.core.dag import ActionNode, ConstantNode, Dag, Expr, Node, SubsagaNode, dependencies, validate
+from compensate.core.dag import (
+    ActionNode,
+    ConstantNode,
+    Dag,
+    Expr,
+    Node,
+    SubsagaNode,
+    dependencies,
+    each_of,
+    validate,
+)
 from compensate.core.names import element, inside
 
 ACTION: Final = 0
@@ -30,13 +40,23 @@ LAST: Final = -2
 
 
 class Scope:
-    """The namespace of one subsaga (or of the saga): what its names and params stand for."""
+    """The namespace of one subsaga (or of the saga): what its names and params stand for.
 
-    __slots__ = ("begin", "dag", "end", "index", "inputs", "parent", "prefix")
+    For an element of a fan-out `inputs` holds all params but the item.
 
-    def __init__(self, dag: Dag, prefix: str, parent: Scope | None, inputs: dict[str, Expr]) -> None:
+    Attributes:
+        prefix: The subsaga's path.
+        place: The path without positions: where the subsaga stands in the dag, the same for all elements of a fan-out.
+    """
+
+    __slots__ = ("begin", "dag", "end", "index", "inputs", "parent", "place", "prefix")
+
+    def __init__(
+        self, dag: Dag, prefix: str, place: str, parent: Scope | None, inputs: dict[str, Expr]
+    ) -> None:
         self.dag = dag
         self.prefix = prefix
+        self.place = place
         self.parent = parent
         self.inputs = inputs
         self.index: dict[str, int] = {}
@@ -53,7 +73,8 @@ class Plan:
         deps: Indices that must complete before each node.
         dependants: The same edges the other way.
         scopes: The namespace in which each node's expressions are read. A subsaga's brackets belong to the outer one.
-        fan: For an element of a fan-out the end bracket of that, else -1.
+        fan: For an element of a fan-out (where it is a subsaga: for its end bracket) the end bracket of the fan-out,
+            else -1.
         index: Path to index; a bracketed path leads to the end bracket.
         partner: End bracket to begin bracket and back.
         asks: Nodes that need an answer before they go on: `when`, or a fan-out's size.
@@ -63,7 +84,8 @@ class Plan:
         predecessor: The action node for which alone this one waits; else -1.
         undoable: Whether each is an action node with an undo.
         bindings: Kept here by the runtime: the plan joined to code.
-        elements: For each expanded fan-out (by end bracket) the range of its elements.
+        elements: For each expanded fan-out (by end bracket) its elements; those that are subsagas by their end
+            brackets, which lie equally far apart.
     """
 
     def __init__(self, dag: Dag) -> None:
@@ -82,21 +104,23 @@ class Plan:
         self.pivots: list[int] = []
         self.elements: dict[int, range] = {}
         self.inner: dict[int, Scope] = {}
-        self.root = Scope(dag, "", None, {})
-        self._lay()
-        self.missing: list[int] = [len(deps) for deps in self.deps]
-        self.end = self.root.end
-        self.successor, self.predecessor = self._links()
-        self.undoable = [isinstance(spec, ActionNode) and spec.undo != "none" for spec in self.specs]
+        self.root = Scope(dag, "", "", None, {})
+        self.missing: list[int] = []
+        self.successor: list[int] = []
+        self.predecessor: list[int] = []
+        self.undoable: list[bool] = []
         self.bindings: object = None
+        self.root.begin = self._add("", BEGIN, None, self.root)
+        self.end = self.root.end = self._add("", END, None, self.root)
+        self._pair(self.root.begin, self.root.end)
+        self._lay(self.root)
+        self._count_edges()
 
     # -- laying flat -------------------------------------------------------
 
-    def _lay(self) -> None:
-        self.root.begin = self._add("", BEGIN, None, self.root)
-        self.root.end = self._add("", END, None, self.root)
-        self._pair(self.root.begin, self.root.end)
-        open_ = [self.root]
+    def _lay(self, outermost: Scope) -> None:
+        """Add all nodes of a namespace, whose brackets are there already, and of those inside it."""
+        open_ = [outermost]
         while open_:
             scope = open_.pop()
             for node in scope.dag.nodes:
@@ -124,19 +148,15 @@ class Plan:
         """Add one node; returns the scope to lay next if it is a subsaga."""
         path = inside(scope.prefix, node.name) if scope.prefix else node.name
         inner: Scope | None = None
-        if isinstance(node, SubsagaNode):
-            inner = Scope(node.dag, path, scope, node.inputs)
-            inner.begin = self._add(path, BEGIN, node, scope)
-            end = inner.end = self._add(path, END, node, scope)
-            self._pair(inner.begin, inner.end)
-            self._edge(inner.begin, inner.end)  # holds the order when the subsaga is skipped
-            self.inner[end] = inner
-        elif isinstance(node, ActionNode) and node.each is not None:
+        if each_of(node) is not None:
             begin = self._add(path, FAN_BEGIN, node, scope)
             end = self._add(path, FAN_END, node, scope)
             self._pair(begin, end)
             self._edge(begin, end)
             self.asks.add(begin)
+        elif isinstance(node, SubsagaNode):
+            inner = self._add_subsaga(node, path, scope)
+            end = inner.end
         else:
             end = self._add(path, CONSTANT if isinstance(node, ConstantNode) else ACTION, node, scope)
         if not isinstance(node, ConstantNode) and node.when is not None:
@@ -145,6 +165,17 @@ class Plan:
             self.pivots.append(end)
         scope.index[node.name] = end
         self.index[path] = end
+        return inner
+
+    def _add_subsaga(self, node: SubsagaNode, path: str, scope: Scope) -> Scope:
+        """Add the brackets of a subsaga; returns its namespace, which is still to be laid."""
+        place = inside(scope.place, node.name) if scope.place else node.name
+        inner = Scope(node.dag, path, place, scope, node.inputs)
+        inner.begin = self._add(path, BEGIN, node, scope)
+        inner.end = self._add(path, END, node, scope)
+        self._pair(inner.begin, inner.end)
+        self._edge(inner.begin, inner.end)  # holds the order when the subsaga is skipped
+        self.inner[inner.end] = inner
         return inner
 
     def _connect(self, scope: Scope) -> None:
@@ -167,21 +198,24 @@ class Plan:
         self.deps[dependant].append(dep)
         self.dependants[dep].append(dependant)
 
-    def _links(self) -> tuple[list[int], list[int]]:
-        """The links of chains; see `Machine.advance`."""
-        successor, predecessor = [-1] * len(self.names), [-1] * len(self.names)
-        for i, kind in enumerate(self.kinds):
-            if kind != ACTION:
-                continue
-            after, before = self.dependants[i], self.deps[i]
-            if len(after) == 1 and len(self.deps[after[0]]) == 1:
-                if after[0] == self.end:
-                    successor[i] = LAST
-                elif self.kinds[after[0]] == ACTION and after[0] not in self.asks:
-                    successor[i] = after[0]
-            if len(before) == 1 and self.kinds[before[0]] == ACTION:
-                predecessor[i] = before[0]
-        return successor, predecessor
+    def _count_edges(self) -> None:
+        """Fill what is read off the edges, for the nodes that were added since this was done last."""
+        for i in range(len(self.missing), len(self.names)):
+            after, before, spec = self.dependants[i], self.deps[i], self.specs[i]
+            self.missing.append(len(before))
+            self.undoable.append(isinstance(spec, ActionNode) and spec.undo != "none")
+            # The links of chains; see `Machine.advance`.
+            successor = predecessor = -1
+            if self.kinds[i] == ACTION:
+                if len(after) == 1 and len(self.deps[after[0]]) == 1:
+                    if after[0] == self.end:
+                        successor = LAST
+                    elif self.kinds[after[0]] == ACTION and after[0] not in self.asks:
+                        successor = after[0]
+                if len(before) == 1 and self.kinds[before[0]] == ACTION:
+                    predecessor = before[0]
+            self.successor.append(successor)
+            self.predecessor.append(predecessor)
 
     # -- fan-outs ----------------------------------------------------------
 
@@ -205,11 +239,23 @@ class Plan:
         other.deps = [list(deps) for deps in self.deps]
         other.dependants = [list(dependants) for dependants in self.dependants]
         other.index = dict(self.index)
+        other.partner = dict(self.partner)
+        other.asks = set(self.asks)
         other.elements = dict(self.elements)
+        other.inner = dict(self.inner)
         return other
 
     def expand(self, end: int, count: int) -> range:
-        """Add the elements of the fan-out that ends at `end`; returns their indices."""
+        """Add the elements of the fan-out that ends at `end`; returns their indices, as in `elements`.
+
+        Costs O(count) times the nodes of one element. Fan-outs inside the elements are expanded when their turn comes.
+        """
+        node = self.specs[end]
+        if isinstance(node, SubsagaNode):
+            return self._add_subsagas(node, end, count)
+        return self._add_actions(end, count)
+
+    def _add_actions(self, end: int, count: int) -> range:
         begin = self.partner[end]
         node = self.specs[end]
         scope = self.scopes[end]
@@ -234,6 +280,24 @@ class Plan:
         self.predecessor += [-1] * count
         self.missing[end] += count
         self.elements[end] = elements
+        return elements
+
+    def _add_subsagas(self, node: SubsagaNode, end: int, count: int) -> range:
+        """One subsaga after the other; all take the same number of nodes in the same order."""
+        begin, path, scope = self.partner[end], self.names[end], self.scopes[end]
+        first = len(self.names)
+        for position in range(count):
+            name = element(path, position)
+            inner = self._add_subsaga(node, name, scope)
+            self.index[name] = inner.end
+            self.fan[inner.end] = end
+            self._edge(begin, inner.begin)
+            self._edge(inner.end, end)
+            self._lay(inner)
+        self._count_edges()
+        self.missing[end] += count
+        size = (len(self.names) - first) // count if count else 1
+        elements = self.elements[end] = range(first + 1, len(self.names) + 1, size)
         return elements
 
     # -- looking -----------------------------------------------------------

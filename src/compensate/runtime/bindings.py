@@ -14,8 +14,9 @@ from compensate.authoring import Action
 from compensate.codec import TypeCodec
 from compensate.codec import records as r
 from compensate.core import states as s
-from compensate.core.dag import ActionNode, ConstantNode, Expr, Items, Ref, Value
+from compensate.core.dag import ActionNode, ConstantNode, Expr, Items, Ref, SubsagaNode, Value, each_of
 from compensate.core.log import Fold
+from compensate.core.names import inside
 from compensate.core.plan import ACTION, CONSTANT, FAN_END, Plan, Scope
 from compensate.errors import ActionNotFound, CompensateError, DeserializeFailed, NotFound
 
@@ -30,7 +31,7 @@ class Input:
     def __init__(self, name: str, expr: Expr | None, codec: TypeCodec[Any], source: int) -> None:
         self.name = name
         self.expr = expr
-        """`None`: the element of the fan-out."""
+        """`None`: the item of the fan-out."""
         self.decode: Decode = codec.decode
         self.source = source
         """Index of the action node whose whole output it is, or -1."""
@@ -48,15 +49,26 @@ class Bound:
         "link",
         "plain",
         "positional",
-        "scope",
         "spec",
         "undo_link",
     )
 
-    def __init__(self, spec: ActionNode, action: Action[Any, Any], scope: Scope, kinds: list[int]) -> None:
+    def __init__(
+        self, spec: ActionNode, action: Action[Any, Any], scope: Scope | None, kinds: list[int]
+    ) -> None:
+        """Join.
+
+        Args:
+            spec: The node.
+            action: What it runs.
+            scope: Where it stands. `None`: in a fan-out of subsagas, where it stands once in each element.
+            kinds: As in the plan.
+
+        Raises:
+            ActionNotFound: The action no longer takes what the node gives it.
+        """
         self.spec = spec
         self.action = action
-        self.scope = scope
         self.fn: Callable[..., Any] = action.fn
         self.encode: Callable[[Any], bytes] = action.output.encode
         inputs = dict[str, Expr | None](spec.inputs)
@@ -76,7 +88,7 @@ class Bound:
                 continue
             expr = inputs[name]
             source = -1
-            if isinstance(expr, Ref) and expr.node and not expr.path:
+            if scope is not None and isinstance(expr, Ref) and expr.node and not expr.path:
                 index = scope.index[expr.node]
                 if kinds[index] == ACTION:
                     source = index
@@ -113,8 +125,12 @@ class Bindings:
         self.missing = ""
         """Why there are no bindings; `""` if there are."""
         self._bound: dict[int, Bound] = {}
+        self._within: dict[tuple[str, str], Bound] = {}
+        """Of the nodes inside fan-outs of subsagas, by place and name: all elements share them."""
         made: dict[tuple[int, int], Bound] = {}  # the two brackets of a fan-out share one
         for i, spec in enumerate(plan.specs):
+            if isinstance(spec, SubsagaNode) and spec.each is not None:
+                self._bind_within(spec, plan.scopes[i].place, find)
             if not isinstance(spec, ActionNode):
                 continue
             which = (id(spec), id(plan.scopes[i]))
@@ -123,6 +139,17 @@ class Bindings:
                 bound = made[which] = Bound(spec, find(spec.action), plan.scopes[i], plan.kinds)
             self._bound[i] = bound
         self.list: list[Bound | None] = [self._bound.get(i) for i in range(len(plan.names))]
+
+    def _bind_within(self, fan: SubsagaNode, place: str, find: Callable[[str], Action[Any, Any]]) -> None:
+        open_ = [(fan, place)]
+        while open_:
+            node, place = open_.pop()
+            place = inside(place, node.name) if place else node.name
+            for spec in node.dag.nodes:
+                if isinstance(spec, SubsagaNode):
+                    open_.append((spec, place))
+                elif isinstance(spec, ActionNode) and (place, spec.name) not in self._within:
+                    self._within[place, spec.name] = Bound(spec, find(spec.action), None, [])
 
     @classmethod
     def unbound(cls, plan: Plan, why: str) -> Bindings:
@@ -136,7 +163,10 @@ class Bindings:
         """The binding of node `i`; an element of a fan-out shares that of its brackets."""
         bound = self.list[i] if i < len(self.list) else None
         if bound is None:
-            bound = self._bound[machine.plan.fan[i]]
+            plan = machine.plan
+            bound = self._bound.get(plan.fan[i])
+            if bound is None:
+                bound = self._within[plan.scopes[i].place, plan.action(i).name]
         return bound
 
 
@@ -168,21 +198,22 @@ class Values:
                 return data
         if item.expr is None:
             return self._element(i)
-        return self.resolve(item.expr, bound.scope)
+        return self.resolve(item.expr, self.machine.plan.scopes[i])
 
     def _element(self, i: int) -> bytes:
+        """The item of an element of a fan-out; of a subsaga's by its end bracket."""
         plan = self.machine.plan
         end = plan.fan[i]
         items = self._items.get(end)
         if items is None:
             items = self._items[end] = self.items(end)
-        return items[i - plan.elements[end].start]
+        return items[plan.elements[end].index(i)]
 
     def items(self, end: int) -> list[bytes]:
         """The list over which a fan-out goes."""
-        spec = self.machine.plan.action(end)
-        assert spec.each is not None
-        return r.split(self.resolve(spec.each.items, self.machine.plan.scopes[end]))
+        each = each_of(self.machine.plan.specs[end])
+        assert each is not None
+        return r.split(self.resolve(each.items, self.machine.plan.scopes[end]))
 
     def resolve(self, expr: Expr, scope: Scope) -> bytes:
         """An expression as JSON."""
@@ -197,9 +228,14 @@ class Values:
         if scope.parent is None:
             return r.select(self.machine.params, expr.path)
         if expr.path:
-            return r.select(self.resolve(scope.inputs[str(expr.path[0])], scope.parent), expr.path[1:])
+            return r.select(self._param(str(expr.path[0]), scope, scope.parent), expr.path[1:])
         parent = scope.parent
-        return r.join_fields((name, self.resolve(given, parent)) for name, given in scope.inputs.items())
+        return r.join_fields((name, self._param(name, scope, parent)) for name in scope.dag.params)
+
+    def _param(self, name: str, scope: Scope, parent: Scope) -> bytes:
+        """A param of a subsaga."""
+        given = scope.inputs.get(name)
+        return self._element(scope.end) if given is None else self.resolve(given, parent)
 
     def output(self, i: int) -> bytes:
         """What a completed node gave, as JSON; `null` for a branch that was skipped.
@@ -227,21 +263,22 @@ class Values:
         inner = plan.inner.get(i, plan.root)
         return r.NULL if inner.dag.output is None else self.resolve(inner.dag.output, inner)
 
-    def lookup(self, i: int, name: str, bound: Bound) -> bytes:
+    def lookup(self, i: int, name: str) -> bytes:
         """The output of the node that `name` means to node `i`: an ancestor in its own namespace; in its undo, itself.
 
         Raises:
             NotFound: There is no such node there, or it is no ancestor, or it is itself and has no output.
         """
         plan = self.machine.plan
-        target = bound.scope.index.get(name)
+        names = plan.scopes[i].index
+        target = names.get(name)
         own = name == plan.names[i] or (target is not None and target in (i, plan.fan[i]))
         if own and i in self.machine.undo_attempt:
             return self._own_output(i)
         if target is None:
             raise NotFound(
                 f"node {plan.names[i]!r} looks up {name!r}: no node of its own namespace has that name; "
-                f"there are {_shorten(list(bound.scope.index))}"
+                f"there are {_shorten(list(names))}"
             )
         if target not in plan.ancestors(i):
             raise NotFound(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
 
-from compensate.core.plan import ACTION, FAN_END, Plan
+from compensate.core.dag import ActionNode, Dag, SubsagaNode, each_of
+from compensate.core.plan import Plan
 from compensate.errors import DefinitionError
 from compensate.runtime import log
+
+_POSITION: Final = re.compile(r"(0|[1-9][0-9]*)\]")
 
 
 class Inject(msgspec.Struct, frozen=True):
@@ -39,15 +43,24 @@ class Inject(msgspec.Struct, frozen=True):
 
 def misfit(plan: Plan, path: str) -> str:
     """Why a fault at `path` could never fire in a saga of this plan; `""`: it could."""
-    i = plan.index.get(path)
-    if i is not None:
-        return "" if plan.kinds[i] == ACTION else f"it runs no action at {path!r}"
-    fan = plan.index.get(path.rpartition("[")[0]) if path.endswith("]") else None
-    return "" if fan is not None and plan.kinds[fan] == FAN_END else f"it has no node {path!r}"
+    # Read off the dag: the plan does not know the elements of a fan-out before its size is known.
+    unknown = f"it has no node {path!r}"
+    dag: Dag | None = plan.dag
+    is_action = False
+    for step in path.split("/"):
+        name, bracket, position = step.partition("[")
+        node = None if dag is None else next((node for node in dag.nodes if node.name == name), None)
+        if node is None or (bracket and not (each_of(node) and _POSITION.fullmatch(position))):
+            return unknown
+        fan_itself = each_of(node) is not None and not bracket
+        is_action = isinstance(node, ActionNode) and not fan_itself
+        dag = node.dag if isinstance(node, SubsagaNode) and not fan_itself else None
+    return "" if is_action else f"it runs no action at {path!r}"
 
 
 ADVICE: Final = (
-    "name an action's node by its path, as 'subsaga/node', or an element of a fan-out, as 'node[0]'"
+    "name an action's node by its path, as 'subsaga/node', or an element of a fan-out, as 'node[0]' or "
+    "'subsaga[0]/node'"
 )
 """What to do about a misfit."""
 

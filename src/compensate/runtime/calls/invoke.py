@@ -51,7 +51,7 @@ class Call:
 
     def lookup(self, name: str, tp: Any) -> Any:
         """See `Ctx.lookup`."""
-        data = self._caller.execution.values.lookup(self.i, name, self._bound)
+        data = self._caller.execution.values.lookup(self.i, name)
         return type_codec(tp, where=f"lookup of {name!r}").decode(data)
 
     def inputs(self) -> dict[str, Any]:
@@ -64,7 +64,8 @@ class Call:
 
     def params(self, tp: Any) -> Any:
         """See `Ctx.params`."""
-        data = self._caller.execution.values.resolve(Ref(PARAMS), self._bound.scope)
+        execution = self._caller.execution
+        data = execution.values.resolve(Ref(PARAMS), execution.machine.plan.scopes[self.i])
         return type_codec(tp, where="params").decode(data)
 
     def expired(self) -> bool:
