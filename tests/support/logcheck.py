@@ -17,17 +17,17 @@ class Graph:
     def __init__(self, graph: Dag) -> None:
         self.after: dict[str, set[str]] = {}
         self.specs: dict[str, ActionNode] = {}
-        self.inside: dict[str, set[str]] = {}
-        stack = [(graph, "")]
+        self.fans: dict[str, SubsagaNode] = {}
+        self.lay(graph, "")
+
+    def lay(self, graph: Dag, prefix: str) -> None:
+        stack = [(graph, prefix)]
         while stack:
             inner, prefix = stack.pop()
             for spec in inner.nodes:
                 path = prefix + spec.name
                 entry = path
-                framed = isinstance(spec, SubsagaNode) or (
-                    isinstance(spec, ActionNode) and spec.each is not None
-                )
-                if framed:
+                if isinstance(spec, SubsagaNode) or (isinstance(spec, ActionNode) and spec.each is not None):
                     entry = f">{path}"
                     self.edge(entry, path)
                 for dep in dependencies(spec):
@@ -38,7 +38,10 @@ class Graph:
                 if isinstance(spec, ActionNode):
                     self.specs[path] = spec
                 elif isinstance(spec, SubsagaNode):
-                    stack.append((spec.dag, f"{path}/"))
+                    if spec.each is None:
+                        stack.append((spec.dag, f"{path}/"))
+                    else:
+                        self.fans[path] = spec
                 self.after.setdefault(path, set())
 
     def edge(self, before: str, after: str) -> None:
@@ -46,9 +49,14 @@ class Graph:
         self.after.setdefault(after, set())
 
     def expand(self, path: str, count: int) -> None:
+        fan = self.fans.get(path)
         for k in range(count):
-            self.edge(f">{path}", f"{path}[{k}]")
-            self.edge(f"{path}[{k}]", path)
+            one = f"{path}[{k}]"
+            self.edge(f">{path}", one if fan is None else f">{one}")
+            self.edge(one, path)
+            if fan is not None:
+                self.edge(f">{one}", one)
+                self.lay(fan.dag, f"{one}/")
 
     def spec(self, path: str) -> ActionNode:
         return self.specs[re.sub(r"\[\d+\]$", "", path)]
@@ -212,7 +220,8 @@ class _Check:
                 if path in self.skipped or isinstance(spec, ConstantNode):
                     continue
                 if isinstance(spec, SubsagaNode):
-                    stack.append((spec.dag, f"{path}/"))
+                    each = [path] if spec.each is None else [f"{path}[{k}]" for k in range(self.counts[path])]
+                    stack += [(spec.dag, f"{one}/") for one in each]
                 elif spec.each is not None:
                     paths += [f"{path}[{k}]" for k in range(self.counts[path])]
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,10 @@ def random_dag(rng: random.Random, depth: int = 0) -> Dag:
         before = tuple(n.name for n in nodes if rng.random() < 0.4)
         when = Ref(before[0]) if before and rng.random() < 0.2 else None
         if depth < 2 and rng.random() < 0.2:
-            nodes.append(SubsagaNode(name, random_dag(rng, depth + 1), {}, before, "", when))
+            inner, each = random_dag(rng, depth + 1), None
+            if rng.random() < 0.5:
+                inner, each = msgspec.structs.replace(inner, params=("item",)), Each("item", Ref(PARAMS))
+            nodes.append(SubsagaNode(name, inner, {}, before, "", when, each))
             continue
         nodes.append(
             ActionNode(

@@ -18,7 +18,7 @@ import msgspec
 from compensate.authoring import Action, Ctx, Saga
 from compensate.authoring.sagas import Definition
 from compensate.core import events as e
-from compensate.core.dag import ActionNode, Dag, Node, SubsagaNode
+from compensate.core.dag import ActionNode, Dag, Node, SubsagaNode, action_nodes
 from compensate.core.events import Event
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, Unknown
 from compensate.testing.differences import Change, difference
@@ -252,7 +252,7 @@ def _with_twice_the_time(dag: Dag) -> Dag:
 def _wrap(action: Action[..., Any], stage: Stage, saga: Saga[..., Any]) -> Action[..., Any]:
     wrapped = copy.copy(action)
     wrapped.takes_ctx = wrapped.undo_takes_ctx = True
-    specs = [spec for spec in saga.plan.specs if isinstance(spec, ActionNode) and spec.action == action.name]
+    specs = [spec for spec in action_nodes(saga.dag) if spec.action == action.name]
     limits = [limit for spec in specs for limit in (spec.timeout, spec.undo_timeout) if limit is not None]
     if saga.deadline is not None:
         limits.append(saga.deadline / len(saga.plan.names))

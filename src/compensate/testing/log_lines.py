@@ -9,7 +9,7 @@ from typing import Any, Final
 from compensate.core import events as e
 from compensate.core.dag import Dag
 from compensate.core.events import Event
-from compensate.testing.shape import Leaf, Shape, Unknown, Worker, count_of
+from compensate.testing.shape import Leaf, Shape, Unknown, Worker, count_of, is_within
 from compensate.testing.violations import Report
 
 _ENDS: Final = (e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK)
@@ -244,7 +244,7 @@ class Walk:
     # -- nodes -------------------------------------------------------------
 
     def _passed_over(self, path: str) -> bool:
-        return any(path == skipped or path.startswith(f"{skipped}/") for skipped in self.skipped)
+        return any(is_within(path, skipped) for skipped in self.skipped)
 
     def _branch(self, event: Event) -> None:
         path = event.node
@@ -362,9 +362,8 @@ class Walk:
 
     def _check_branches(self, track: Track, event: Event) -> None:
         path = track.leaf.path
-        placed = track.leaf.scope.prefix + track.leaf.node.name
         for branch in self.shape.branches:
-            if placed != branch and not placed.startswith(f"{branch}/"):
+            if not is_within(path, branch):
                 continue
             decided = self.branches.get(branch)
             if decided is None or decided.type == e.BRANCH_SKIPPED:

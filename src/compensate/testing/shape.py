@@ -18,6 +18,7 @@ from compensate.core.dag import (
     ActionNode,
     ConstantNode,
     Dag,
+    Each,
     Expr,
     Fields,
     Items,
@@ -35,12 +36,23 @@ class Unknown(Exception):
 
 @dataclass
 class Scope:
-    """A dag in its place: the whole, or a subsaga."""
+    """A dag in its place: the whole, a subsaga, or a subsaga that is an element of a fan-out.
+
+    Attributes:
+        dag: Its nodes.
+        prefix: What stands before their names in the log.
+        outer: The dag in which it is a node.
+        given: Its params, but for the item of a fan-out.
+        each: Which list the item is of; `None`: it is no element.
+        position: Which item.
+    """
 
     dag: Dag
     prefix: str = ""
     outer: Scope | None = None
     given: Mapping[str, Expr] = field(default_factory=dict[str, Expr])
+    each: Each | None = None
+    position: int = 0
     nodes: dict[str, Node] = field(default_factory=dict[str, Node])
 
 
@@ -78,12 +90,12 @@ class Shape:
     def __init__(self, dag: Dag, expanded: Mapping[str, int]) -> None:
         self.leaves: dict[str, Leaf] = {}
         self.by_bit: list[Leaf] = []
-        self.fans: dict[str, tuple[ActionNode, Scope, int]] = {}
+        self.fans: dict[str, tuple[ActionNode | SubsagaNode, Scope, int]] = {}
         """Path of each fan-out: its node, its scope, what it depends on."""
         self.branches: dict[str, tuple[Ref, Scope, int]] = {}
         """Path of each node with a `when`: the flag, its scope, what it depends on."""
         self.subsagas: dict[str, Scope] = {}
-        self._expanded = expanded
+        self.expanded = expanded
         self.root = Scope(dag)
         self._place(self.root, 0)
         for leaf in self.by_bit:
@@ -105,21 +117,27 @@ class Shape:
             path = scope.prefix + name
             if isinstance(node, ActionNode | SubsagaNode) and node.when is not None:
                 self.branches[path] = (node.when, scope, before)
-            if isinstance(node, SubsagaNode):
-                inner = Scope(node.dag, f"{path}/", scope, node.inputs)
-                self.subsagas[path] = inner
-                behind[name] = self._place(inner, before)
-            elif isinstance(node, ConstantNode):
-                behind[name] = before
-            elif node.each is None:
-                behind[name] = before | self._leaf(path, node, scope, before, None)
-            else:
+            behind[name] = before
+            if isinstance(node, ActionNode | SubsagaNode) and node.each is not None:
                 self.fans[path] = (node, scope, before)
-                behind[name] = before
-                for position in range(self._expanded.get(path, 0)):
-                    behind[name] |= self._leaf(f"{path}[{position}]", node, scope, before, position)
+                for position in range(self.expanded.get(path, 0)):
+                    behind[name] |= self._one(node, f"{path}[{position}]", scope, before, position)
+            elif not isinstance(node, ConstantNode):
+                behind[name] |= self._one(node, path, scope, before, None)
             whole |= behind[name]
         return whole
+
+    def _one(
+        self, node: ActionNode | SubsagaNode, path: str, scope: Scope, before: int, position: int | None
+    ) -> int:
+        """Place an action or subsaga, or one element of a fan-out of them."""
+        if isinstance(node, ActionNode):
+            return self._leaf(path, node, scope, before, position)
+        each = None if position is None else node.each
+        inner = self.subsagas[path] = Scope(
+            node.dag, f"{path}/", scope, node.inputs, each=each, position=position or 0
+        )
+        return self._place(inner, before)
 
     def _leaf(self, path: str, node: ActionNode, scope: Scope, before: int, position: int | None) -> int:
         leaf = Leaf(path, node, scope, len(self.by_bit), before, position=position)
@@ -135,10 +153,15 @@ class Shape:
             bits ^= lowest
 
     def within(self, path: str) -> Iterator[Leaf]:
-        """The leaf of that path; for a subsaga all leaves inside it."""
+        """The leaf of that path; for a subsaga or fan-out all leaves inside it."""
         for leaf in self.by_bit:
-            if leaf.path == path or leaf.path.startswith(f"{path}/"):
+            if is_within(leaf.path, path):
                 yield leaf
+
+
+def is_within(path: str, outer: str) -> bool:
+    """Whether `path` is the node `outer`, one inside of that subsaga, or of an element of that fan-out."""
+    return path == outer or path.startswith((f"{outer}/", f"{outer}["))
 
 
 def _mentioned(node: Node) -> list[str]:
@@ -149,7 +172,7 @@ def _mentioned(node: Node) -> list[str]:
             refs.extend(references(expr))
         if node.when is not None:
             refs.append(node.when)
-        if isinstance(node, ActionNode) and node.each is not None:
+        if node.each is not None:
             refs.extend(references(node.each.items))
     return [*(ref.node for ref in refs if ref.node != PARAMS), *node.after]
 
@@ -178,11 +201,15 @@ class Worker:
         """What a leaf's action is to be given, by parameter name."""
         given = {name: self.value(expr, leaf.scope) for name, expr in leaf.node.inputs.items()}
         if leaf.position is not None and leaf.node.each is not None:
-            items: Any = self.value(leaf.node.each.items, leaf.scope)
-            if leaf.position >= count_of(items):
-                raise Unknown(f"its fan-out's list has no item {leaf.position}")
-            given[leaf.node.each.param] = items[leaf.position]
+            given[leaf.node.each.param] = self._item(leaf.node.each, leaf.scope, leaf.position)
         return given
+
+    def _item(self, each: Each, scope: Scope, position: int) -> Any:
+        """One item of a fan-out that stands in `scope`."""
+        items: Any = self.value(each.items, scope)
+        if position >= count_of(items):
+            raise Unknown(f"its fan-out's list has no item {position}")
+        return items[position]
 
     def value(self, expr: Expr, scope: Scope) -> Any:
         """The value of an expression in its place."""
@@ -206,8 +233,13 @@ class Worker:
         if scope.outer is None:
             return self._parsed(PARAMS, self._params), ref.path
         if ref.path:
-            return self.value(scope.given[str(ref.path[0])], scope.outer), ref.path[1:]
-        return {name: self.value(expr, scope.outer) for name, expr in scope.given.items()}, ()
+            return self._param(str(ref.path[0]), scope, scope.outer), ref.path[1:]
+        return {name: self._param(name, scope, scope.outer) for name in scope.dag.params}, ()
+
+    def _param(self, name: str, scope: Scope, outer: Scope) -> Any:
+        if scope.each is not None and name == scope.each.param:
+            return self._item(scope.each, outer, scope.position)
+        return self.value(scope.given[name], outer)
 
     def _output(self, scope: Scope, name: str) -> Any:
         path = scope.prefix + name
@@ -216,18 +248,17 @@ class Worker:
         node = scope.nodes[name]
         if isinstance(node, ConstantNode):
             return json.loads(bytes(node.value))
-        if isinstance(node, SubsagaNode):
-            inner = self._shape.subsagas[path]
-            return None if inner.dag.output is None else self.value(inner.dag.output, inner)
         if node.each is None:
-            return self._leaf_output(path)
+            return self._output_at(path)
         return [
-            self._leaf_output(leaf.path)
-            for leaf in self._shape.by_bit
-            if leaf.node is node and leaf.scope is scope
+            self._output_at(f"{path}[{position}]") for position in range(self._shape.expanded.get(path, 0))
         ]
 
-    def _leaf_output(self, path: str) -> Any:
+    def _output_at(self, path: str) -> Any:
+        """What a leaf or subsaga gave."""
+        inner = self._shape.subsagas.get(path)
+        if inner is not None:
+            return None if inner.dag.output is None else self.value(inner.dag.output, inner)
         if path not in self._outputs:
             raise Unknown(f"the log holds no output of {path}")
         return self._parsed(path, self._outputs[path])

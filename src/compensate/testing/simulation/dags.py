@@ -39,7 +39,7 @@ async def _step(
     item: int = -1,
     whole: Out | None = None,
     reads: tuple[Out | None, ...] = (),
-    fanned: list[Out] | None = None,
+    fanned: list[Out | None] | None = None,
 ) -> Out:
     output: Out = await ctx.deps.call(ctx.saga_id, ctx.node, "do", ctx.attempt, ctx.inputs)
     return output
@@ -99,6 +99,7 @@ for _action in ACTIONS.values():
     _REGISTRY.register(_action)
 
 _encode = msgspec.json.encode
+_FANS: Final = ("fan", "sagas")
 
 
 def make_saga(scenario: Scenario) -> Saga[..., Any]:
@@ -110,15 +111,16 @@ def make_saga(scenario: Scenario) -> Saga[..., Any]:
 
 def _output(nodes: tuple[NodeSpec, ...]) -> Expr | None:
     last = nodes[-1]
-    return Ref(last.name) if last.kind not in ("constant", "fan", "subsaga") and not last.when else None
+    return Ref(last.name) if last.kind not in ("constant", "subsaga", *_FANS) and not last.when else None
 
 
-def _nodes(specs: tuple[NodeSpec, ...], prefix: str) -> list[Node]:
+def _nodes(specs: tuple[NodeSpec, ...], prefix: str, item: Expr | None = None) -> list[Node]:
+    """`item`: which element of a fan-out of subsagas they are in."""
     around = {spec.name: spec for spec in specs}
-    return [_node(spec, around, prefix) for spec in specs]
+    return [_node(spec, around, prefix, item) for spec in specs]
 
 
-def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
+def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str, item: Expr | None) -> Node:
     when = Ref(spec.when, ("yes",)) if spec.when else None
     if spec.kind == "constant":
         return ConstantNode(spec.name, msgspec.Raw(_encode(Out(spec.name, spec.yes))), spec.after)
@@ -127,6 +129,11 @@ def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
             spec.name, tuple(_nodes(spec.nodes, f"{prefix}{spec.name}/")), ("id",), _output(spec.nodes)
         )
         return SubsagaNode(spec.name, inner, {"id": Ref(PARAMS, ("id",))}, spec.after, when=when)
+    if spec.kind == "sagas":
+        within = _nodes(spec.nodes, f"{prefix}{spec.name}/", Ref(PARAMS, ("item",)))
+        inner = Dag(spec.name, tuple(within), ("id", "item"), _output(spec.nodes))
+        given: dict[str, Expr] = {"id": Ref(PARAMS, ("id",))}
+        return SubsagaNode(spec.name, inner, given, spec.after, when=when, each=_each(spec))
     action: str = "step" if spec.kind == "fan" else spec.kind
     inputs = _inputs(spec, around)
     if spec.kind == "link":
@@ -135,6 +142,8 @@ def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
     if spec.kind == "plain":
         inputs["saga"] = Ref(PARAMS, ("id",))
         inputs["node"] = Value(msgspec.Raw(_encode(prefix + spec.name)))
+    if spec.kind == "step" and item is not None:
+        inputs["item"] = item
     return ActionNode(
         spec.name,
         action,
@@ -152,7 +161,7 @@ def _node(spec: NodeSpec, around: dict[str, NodeSpec], prefix: str) -> Node:
 
 
 def _each(spec: NodeSpec) -> Each | None:
-    if spec.kind != "fan":
+    if spec.kind not in _FANS:
         return None
     if spec.items_of:
         return Each("item", Ref(spec.items_of, ("items",)))
@@ -164,7 +173,7 @@ def _inputs(spec: NodeSpec, around: dict[str, NodeSpec]) -> dict[str, Expr]:
     outputs = [name for name in spec.reads if _output_of(around[name])]
     if spec.kind == "link":
         outputs = [name for name in outputs if reads_yes(around[name]) and around[name].kind != "constant"]
-    lists = [name for name in spec.reads if around[name].kind == "fan" and not around[name].when]
+    lists = [name for name in spec.reads if around[name].kind in _FANS and not around[name].when]
     if outputs:
         inputs["whole"] = Ref(outputs[0])
     if len(outputs) > 1 and spec.kind != "plain":
@@ -178,7 +187,7 @@ def _output_of(spec: NodeSpec) -> bool:
     """Whether the node's output is an `Out` or `None`."""
     if spec.kind == "subsaga":
         return True
-    return spec.kind != "fan"
+    return spec.kind not in _FANS
 
 
 def reads_yes(spec: NodeSpec) -> bool:

@@ -13,7 +13,7 @@ from compensate.testing.simulation.world import DO_FAULTS, UNDO_FAULTS
 
 T = TypeVar("T")
 
-_KINDS: Final[tuple[Kind, ...]] = ("step", "link", "plain", "blocking", "constant", "subsaga", "fan")
+_KINDS: Final[tuple[Kind, ...]] = ("step", "link", "plain", "blocking", "constant", "subsaga", "fan", "sagas")
 
 _LINKS: Final[tuple[Kind, ...]] = ("link",)
 
@@ -93,23 +93,25 @@ class _Maker:
         self.rng = rng
         self.knobs = knobs
 
-    def nodes(self, size: int, depth: int) -> tuple[NodeSpec, ...]:
-        """So many nodes, in an order that edges allow."""
+    def nodes(self, size: int, depth: int, *, fanned: bool = False) -> tuple[NodeSpec, ...]:
+        """So many nodes, in an order that edges allow. `fanned`: they are inside a fan-out of subsagas."""
         made: list[NodeSpec] = []
         pivot = self.rng.randrange(size) if self.knobs.pivot and depth == 0 else -1
         for k in range(size):
-            made.append(self._node(k, made, depth, pivot == k))
+            made.append(self._node(k, made, depth, pivot == k, fanned))
         if pivot >= 0:
             made = [_retriable(node) for node in made]
         if made[-1].kind == "constant" and all(node.kind == "constant" for node in made):
             made[-1] = msgspec.structs.replace(made[-1], kind="step", undo="unknown")
         return tuple(made)
 
-    def _node(self, k: int, before: list[NodeSpec], depth: int, pivot: bool) -> NodeSpec:
+    def _node(self, k: int, before: list[NodeSpec], depth: int, pivot: bool, fanned: bool) -> NodeSpec:
         rng, knobs, chance = self.rng, self.knobs, self.rng.random
         kind: Kind = rng.choice(knobs.kinds)
-        if pivot or (kind == "link" and depth) or (kind == "subsaga" and depth == 2):
+        if pivot or (kind == "link" and depth) or (kind in ("subsaga", "sagas") and depth == 2):
             kind = "step"
+        if kind == "plain" and fanned:
+            kind = "step"  # a plain action is told its path by the dag, which is the same for all elements
         after = tuple(
             spec.name for spec in before[-6:] if chance() < (1 - knobs.width) / min(len(before), 3) * 1.5
         )
@@ -142,9 +144,11 @@ class _Maker:
             undo_attempts=rng.choice((1, 2, 4)),
             undo_timeout=rng.choice((0.4, 1.5)) if knobs.undo_timeouts and chance() < 0.5 else None,
             pivot=pivot,
-            nodes=self.nodes(rng.randint(1, 3), depth + 1) if kind == "subsaga" else (),
-            count=rng.randint(0, 4) if kind in ("fan", "step", "blocking") and chance() < 0.7 else 0,
-            items_of=rng.choice(lists) if kind == "fan" and lists and chance() < 0.6 else "",
+            nodes=self.nodes(rng.randint(1, 3), depth + 1, fanned=fanned or kind == "sagas")
+            if kind in ("subsaga", "sagas")
+            else (),
+            count=rng.randint(0, 4) if kind in ("fan", "sagas", "step", "blocking") and chance() < 0.7 else 0,
+            items_of=rng.choice(lists) if kind in ("fan", "sagas") and lists and chance() < 0.6 else "",
             yes=chance() < 0.6,
             do=self._script(knobs.do, knobs.do_rate, attempts + 1),
             undoing=self._script(knobs.undo, knobs.undo_rate, 4),

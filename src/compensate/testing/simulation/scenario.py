@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 World = Literal["keyed", "naive"]
-Kind = Literal["step", "link", "plain", "blocking", "constant", "subsaga", "fan"]
+Kind = Literal["step", "link", "plain", "blocking", "constant", "subsaga", "fan", "sagas"]
 
 
 class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -16,20 +16,20 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         name: Its name.
-        kind: An action with a context (`step`), without (`plain`), in a thread (`blocking`), a constant, a subsaga, or
-            a fan-out of steps.
+        kind: An action with a context (`step`), without (`plain`), in a thread (`blocking`), a constant, a subsaga,
+            a fan-out of steps (`fan`) or of subsagas (`sagas`).
         after: Names of earlier nodes beside it that it waits for.
         reads: Those of them whose output it takes.
         when: The one whose output says whether it runs.
         undo: As in the dag.
         attempts, first, timeout, undo_attempts, undo_timeout, pivot: As in the dag.
-        nodes: What is inside a subsaga.
+        nodes: What is inside a subsaga, or inside each subsaga of a fan-out.
         count: How many elements a fan-out has; or how many items the output has.
         items_of: The node whose output lists the elements; empty: the dag lists them.
         yes: What the output says to a `when`.
         do: What happens to the first calls of the action, one word a call; see `world`. Later calls succeed.
         undoing: The same for the undo.
-        sick: Which element of a fan-out these happen to.
+        sick: Which element of a fan-out these happen to; of the innermost one that the node is in.
     """
 
     name: str

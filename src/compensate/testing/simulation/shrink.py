@@ -119,6 +119,8 @@ def _plainer_node(node: NodeSpec) -> Iterator[NodeSpec]:
     bare = NodeSpec(node.name)
     if node.kind in ("plain", "blocking", "fan", "link", "constant"):
         yield replace(node, kind="step")
+    if node.kind == "sagas":
+        yield replace(node, kind="subsaga", count=0, items_of="")
     for field in ("do", "undoing"):
         script = getattr(node, field)
         for j in range(len(script)):

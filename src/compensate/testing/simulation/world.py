@@ -28,6 +28,7 @@ The words for what happens to a call:
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from random import Random
@@ -57,6 +58,9 @@ DO_FAULTS: Final = (
     "unstorable",
 )
 UNDO_FAULTS: Final = ("fail", "fail_after", "permanent", "slow", "late", "cut")
+
+
+_POSITION: Final = re.compile(r"\[(\d+)\]")
 
 
 class Out(msgspec.Struct, frozen=True):
@@ -209,13 +213,16 @@ class World:
             there, back = 1 + 12 * random(), 1.0
         return call, there, back
 
+    def _spec(self, node: str) -> NodeSpec:
+        return self.specs[_POSITION.sub("", node)]
+
     def _word(self, call: Call) -> str:
         """What happens to this call."""
         if self.quiet:
             return ""
-        path, bracket, rest = call.node.partition("[")
-        spec = self.specs[path]
-        if bracket and int(rest[:-1]) != spec.sick:
+        spec = self._spec(call.node)
+        positions = _POSITION.findall(call.node)
+        if positions and int(positions[-1]) != spec.sick:
             return ""
         script = spec.do if call.direction == "do" else spec.undoing
         which = (call.saga + "/" + call.node, call.direction)
@@ -279,7 +286,7 @@ class World:
                 raise NoEffect("its key was refused")
             if entry.output is not None:
                 return entry.output
-        spec = self.specs[call.node.partition("[")[0]]
+        spec = self._spec(call.node)
         value = f"{call.saga}/{call.node}#{len(self.tape.effects)}"
         output = Out(value, spec.yes, tuple(range(spec.count)))
         entry.output = output
