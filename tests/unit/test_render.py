@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -199,6 +200,46 @@ def test_every_state_is_named_in_words(draw: Callable[[render.Source], str], sta
 def test_a_drawing_is_the_same_every_time(draw: Callable[[render.Source], str], dag: Dag) -> None:
     machine, log = drive(dag, fail=dag.nodes[-1].name)
     assert draw(render.snapshot(machine, log)) == draw(render.snapshot(machine, log))
+
+
+def constant_of(value: object) -> render.View:
+    return render.view(Dag("d", (ConstantNode("k", Raw(json.dumps(value, ensure_ascii=False).encode())),)))
+
+
+@EVERY_RENDERER
+def test_a_constant_shows_its_value(draw: Callable[[render.Source], str]) -> None:
+    drawn = draw(constant_of({"number": 4711}))
+    assert "4711" in drawn
+    assert "number" in drawn
+    assert "4711" not in draw(constant_of({"number": 12}))
+
+
+@EVERY_RENDERER
+def test_a_long_value_is_shortened(draw: Callable[[render.Source], str]) -> None:
+    drawn = draw(constant_of(["first", "x" * 1_000_000, "last"]))
+    assert "first" in drawn
+    assert "last" not in drawn
+    assert "…" in drawn
+    assert len(drawn) < len(draw(constant_of([]))) + 2_000
+    assert constant_of("é" * 500).nodes[1].value.count("é") == 398, (
+        "a quotation mark before, the ellipsis behind"
+    )
+
+
+@EVERY_RENDERER
+@pytest.mark.parametrize(
+    "hostile", ['"]; x [label="y', "</title><script>alert(1)</script>", "\u202eabc\x1b[2J", "a\nend\n"]
+)
+def test_a_value_can_neither_break_out_nor_steer(draw: Callable[[render.Source], str], hostile: str) -> None:
+    drawn = draw(constant_of({"text": hostile}))
+    assert "\u202e" not in drawn
+    assert "\x1b" not in drawn
+    assert 'x [label="y' not in drawn
+    if draw in (render.svg, render.html, render.mermaid):
+        assert "<script>" not in drawn, "markup is escaped where it would be read as such"
+    if draw is render.svg:
+        squeezed = re.sub(r"\s", "", words_in(drawn))
+        assert re.sub(r"\s", "", constant_of({"text": hostile}).nodes[1].value) in squeezed
 
 
 # -- each format -----------------------------------------------------------

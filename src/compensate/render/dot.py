@@ -105,6 +105,8 @@ class _Dot:
                 f'width=0.15, height=0.15, fillcolor="{colours.line}", color="{colours.line}"];'
             )
         label = wrap(f"{node.label} {times(node)}", 30, 4)
+        if node.value:
+            label.extend(wrap(node.value, 40, 2))
         said = state_words(node)
         if said:
             label.extend(wrap(said, 40, 2))
@@ -116,7 +118,8 @@ class _Dot:
             label.append(", ".join(node.notes))
         style = "rounded,filled,dashed" if node.state in DASHED else "rounded,filled"
         more = ", peripheries=2" if "pivot" in node.notes or node.kind == "fan_out" else ""
-        tooltip = _lines([plain(f"{node.path}: {node.action}" if node.action else node.path)])
+        more_said = node.action or node.value
+        tooltip = _lines([plain(f"{node.path}: {more_said}" if more_said else node.path)])
         return (
             f'{_quoted(node.path)} [label={_lines(label)}, tooltip={tooltip}, style="{style}", '
             f'fillcolor="{colours.fill}", color="{colours.line}", fontcolor="{colours.text}"{more}];'

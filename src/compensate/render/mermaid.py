@@ -84,6 +84,8 @@ def _node(node: ViewNode) -> str:
         opening, closing = ("((", "))") if node.kind == "start" else ("(((", ")))")
         return f"{opening}{_label([node.label])}{closing}"
     label = wrap(f"{node.label} {times(node)}", 30, 4)
+    if node.value:
+        label.extend(wrap(node.value, 40, 2))
     said = state_words(node)
     if said:
         label.extend(wrap(said, 40, 2))

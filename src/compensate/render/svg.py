@@ -255,6 +255,8 @@ def _node_box(node: ViewNode) -> _Box:
         return _Box(2 * MARK, 2 * MARK, [])
     label = f"{node.label} {times(node)}".rstrip()
     lines = [(line, "t") for line in wrap(label, LABEL, 3)]
+    if node.value:
+        lines.extend((line, "s") for line in wrap(node.value, SMALL, 2))
     said = state_words(node)
     if said:
         lines.extend((line, "s") for line in wrap(said, SMALL, 2))
@@ -275,6 +277,7 @@ def _group_lines(group: ViewGroup) -> list[tuple[str, str]]:
 def _tooltip(node: ViewNode) -> str:
     parts = [
         f"{node.path} (action {node.action})" if node.action else node.path,
+        node.value,
         state_words(node),
         node.error,
     ]

@@ -37,6 +37,9 @@ _DRAWN: Final = {
 _MANY: Final = 3
 """Whoever waits for a whole stage of so many is told its number, not all their names."""
 
+_VALUE: Final = 40
+"""Columns of a constant's value."""
+
 _MARK: Final[dict[NodeState, tuple[str, str]]] = {
     "pending": ("○", "."),
     "running": ("◐", ">"),
@@ -188,6 +191,8 @@ class _Text:
         item = row.item
         parts: list[str] = []
         if isinstance(item, ViewNode):
+            if item.value:
+                parts.append(cut(plain(item.value), _VALUE, self.ink["cut"]))
             words = state_words(item)
             if item.undo_order:
                 words += f", undo {item.undo_order}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -13,9 +14,10 @@ from compensate.core.dag import ActionNode, ConstantNode, Dag, Node, SubsagaNode
 from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.names import element, inside, short_type
+from compensate.core.plan import ACTION
 from compensate.core.shown import states as shown_states
 from compensate.core.states import NodeState, SagaStatus
-from compensate.render.words import STATE_WORDS
+from compensate.render.words import STATE_WORDS, cut, exact
 
 START: Final = "/start"
 END: Final = "/end"
@@ -23,6 +25,11 @@ END: Final = "/end"
 
 ELEMENTS: Final = 8
 """A fan-out of more elements is drawn as one node that counts their states."""
+
+_POSITION: Final = re.compile(r"\[(\d+)\]")
+
+_LONGEST_VALUE: Final = 400
+"""Columns of a constant's value; the rest is cut off."""
 
 Kind = Literal["action", "constant", "fan_out", "start", "end"]
 
@@ -35,7 +42,8 @@ class ViewNode(msgspec.Struct, frozen=True, omit_defaults=True):
         kind: `fan_out` stands for all elements: of an unknown number, or of too many to draw.
         label: What is written on it.
         group: Path of the subsaga or fan-out that it is drawn in; `""` at the outermost.
-        action: Name of the action, `""` for constants and marks.
+        action: Name of the action, `""` for constants, marks, and fan-outs of a saga.
+        value: Of a constant, as JSON on one line; a long one is cut off.
         notes: What is remarkable about the node: `pivot`, `no undo`, `when`, `constant`.
         state: `None` where no states were given.
         attempt: How often the action was started.
@@ -52,6 +60,7 @@ class ViewNode(msgspec.Struct, frozen=True, omit_defaults=True):
     label: str
     group: str = ""
     action: str = ""
+    value: str = ""
     notes: tuple[str, ...] = ()
     state: NodeState | None = None
     attempt: int = 0
@@ -64,7 +73,11 @@ class ViewNode(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ViewGroup(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A frame around nodes: a subsaga, or an expanded fan-out. It holds at least one node or group."""
+    """A frame around nodes: a subsaga, or a fan-out. It holds at least one node or group.
+
+    A fan-out of an action is a frame when its size is known; one of a saga also before, around the nodes of
+    one element.
+    """
 
     path: str
     kind: Literal["subsaga", "fan_out"]
@@ -122,6 +135,8 @@ class _Live(msgspec.Struct):
     status: SagaStatus | None = None
     paused: bool = False
     why: str = ""
+    brackets: Container[str] = ()
+    """Paths of subsagas and fan-outs that have states too."""
 
 
 def view(
@@ -177,6 +192,7 @@ def snapshot(fold: Fold, events: Iterable[Event] | None = None, *, elements: int
         fold.status,
         fold.paused,
         _why(fold),
+        {path for path, i in plan.index.items() if plan.kinds[i] != ACTION},
     )
     return _Draft(live, elements).of(plan.dag)
 
@@ -237,6 +253,7 @@ class _Draft:
         self.nodes: list[ViewNode] = []
         self.edges: list[ViewEdge] = []
         self.groups: list[ViewGroup] = []
+        self._nodes_by_fan: dict[str, list[tuple[int, str]]] | None = None
 
     def of(self, dag: Dag) -> View:
         live = self.live
@@ -255,8 +272,7 @@ class _Draft:
                 if not deps and not prefix:
                     self._edge(START, path)
                 if isinstance(node, SubsagaNode):
-                    self._subsaga(node, path, prefix, at)
-                    open_.append((node.dag, path))
+                    open_.extend((node.dag, frame) for frame in self._subsagas(node, path, prefix, at))
                 else:
                     self._node(node, path, prefix, at)
             if not prefix:
@@ -295,19 +311,37 @@ class _Draft:
         states = self.live.states
         return None if states is None else states.get(path, s.PENDING)
 
-    def _subsaga(self, node: SubsagaNode, path: str, prefix: str, at: int) -> None:
-        notes = ("subsaga",) if node.when is None else ("subsaga", "when")
+    def _subsagas(self, node: SubsagaNode, path: str, prefix: str, at: int) -> list[str]:
+        """Draw a subsaga, or a fan-out of them; returns the frames in which its nodes are to be drawn."""
+        label = node.label or node.name
+        kind: Literal["subsaga", "fan_out"] = "subsaga" if node.each is None else "fan_out"
+        notes = ["subsaga"] if node.each is None else ["fan-out", "subsaga"]
+        if node.when is not None:
+            notes.append("when")
+        count = None if node.each is None else self._count(path)
+        if count is not None and not 0 < count <= self.most:
+            self._folded(path, label, prefix, "", tuple(notes), count, at)
+            return []
         state = self._state(path)
         # Only a skipped branch is more than what its own nodes show.
         shown = state if state == s.SKIPPED else None
-        self.groups.append(
-            ViewGroup(path, "subsaga", node.label or node.name, prefix, notes, shown, None, at)
+        self.groups.append(ViewGroup(path, kind, label, prefix, tuple(notes), shown, count, at))
+        if count is None:
+            return [path]
+        frames = [element(path, position) for position in range(count)]
+        self.groups.extend(
+            ViewGroup(frame, "subsaga", element(label, position), path, ("subsaga",), None, None, position)
+            for position, frame in enumerate(frames)
         )
+        return frames
 
     def _node(self, node: Node, path: str, prefix: str, at: int) -> None:
         label = node.label or node.name
         if isinstance(node, ConstantNode):
-            self.nodes.append(ViewNode(path, "constant", label, prefix, notes=("constant",), at=at))
+            value = _value(node)
+            self.nodes.append(
+                ViewNode(path, "constant", label, prefix, value=value, notes=("constant",), at=at)
+            )
         elif isinstance(node, ActionNode) and node.each is not None:
             self._fan_out(node, path, prefix, at)
         elif isinstance(node, ActionNode):
@@ -323,6 +357,7 @@ class _Draft:
             label,
             group,
             node.action,
+            "",
             notes,
             self._state(path),
             live.attempts.get(path, 0),
@@ -344,15 +379,26 @@ class _Draft:
                 own = element(path, position)
                 self.nodes.append(self._action(node, own, path, f"{label}[{position}]", (), position))
             return
+        self._folded(path, label, prefix, node.action, ("fan-out", *notes), count, at)
+
+    def _folded(
+        self,
+        path: str,
+        label: str,
+        prefix: str,
+        action: str,
+        notes: tuple[str, ...],
+        count: int | None,
+        at: int,
+    ) -> None:
+        """Draw a fan-out as one node that counts the states of its elements."""
         tally: dict[NodeState, int] = {}
-        first = 0
-        if count:
-            for position in range(count):
-                own = element(path, position)
-                now: NodeState = self._state(own) or s.PENDING
-                tally[now] = tally.get(now, 0) + 1
-                nth = self.live.undo_order.get(own, 0)
-                first = min(first or nth, nth or first)
+        within = self._within(path, count or 0)
+        for paths in within:
+            now = _together({self._state(own) or s.PENDING for own in paths})
+            tally[now] = tally.get(now, 0) + 1
+        order = self.live.undo_order
+        first = min((order[own] for paths in within for own in paths if own in order), default=0)
         ordered: tuple[tuple[NodeState, int], ...] = tuple(
             (worst, tally[worst]) for worst in _WORST if worst in tally
         )
@@ -362,9 +408,9 @@ class _Draft:
                 "fan_out",
                 label,
                 prefix,
-                node.action,
-                ("fan-out", *notes),
-                self._fan_out_state(path, ordered),
+                action,
+                notes=notes,
+                state=self._fan_out_state(path, ordered),
                 undo_order=first,
                 count=count,
                 tally=ordered,
@@ -379,6 +425,18 @@ class _Draft:
             return tally[0][0]
         return self._state(path)
 
+    def _within(self, path: str, count: int) -> list[list[str]]:
+        """For each element of a fan-out the paths of its action nodes, where they have states."""
+        found: list[list[str]] = [[] for _ in range(count)]
+        if not count:
+            return found
+        if self._nodes_by_fan is None:
+            self._nodes_by_fan = _by_fan(self.live)
+        for position, own in self._nodes_by_fan.get(path, ()):
+            if position < count:
+                found[position].append(own)
+        return found
+
     def _count(self, path: str) -> int | None:
         if path in self.live.counts:
             return self.live.counts[path]
@@ -389,6 +447,30 @@ class _Draft:
         while element(path, count) in states:
             count += 1
         return count
+
+
+def _by_fan(live: _Live) -> dict[str, list[tuple[int, str]]]:
+    """The action nodes inside each fan-out, with the position of their element."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for path in live.states or ():
+        if path not in live.brackets:
+            for match in _POSITION.finditer(path):
+                found.setdefault(path[: match.start()], []).append((int(match[1]), path))
+    return found
+
+
+def _together(states: set[NodeState]) -> NodeState:
+    """One state for several nodes: what most needs to be seen; `running` where some are done and others to come."""
+    for state in _WORST:
+        if state in states:
+            return s.RUNNING if state == s.PENDING and s.COMPLETED in states else state
+    return s.PENDING
+
+
+def _value(node: ConstantNode) -> str:
+    # Only what can be shown is decoded: a constant may be large.
+    text = bytes(node.value)[: 4 * _LONGEST_VALUE].decode("utf-8", "replace")
+    return cut(exact(text), _LONGEST_VALUE)
 
 
 def _notes(node: ActionNode) -> tuple[str, ...]:
