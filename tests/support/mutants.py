@@ -30,6 +30,7 @@ MACHINE_TESTS = (
 DEATH_TESTS = ("tests/unit/test_machine_deaths.py", "tests/unit/test_suspects.py")
 STORE_TESTS = ("tests/conformance", "tests/unit/test_sqlite_store.py")
 OUTCOME_TESTS = ("tests/unit/test_outcomes.py", "tests/unit/test_outcome_matrix.py")
+FAN_OUT_TESTS = ("tests/unit/test_fan_out_of_sagas.py",)
 SIMULATION = ("tests/simulation",)
 
 MUTANTS = (
@@ -369,5 +370,26 @@ MUTANTS = (
         "                    if self.state[dep] in _EXECUTING:\n                        continue\n",
         "",
         MACHINE_TESTS,
+    ),
+    Mutant(
+        "nothing waits for an element",
+        CORE + "plan.py",
+        "            self._edge(inner.end, end)\n",
+        "",
+        FAN_OUT_TESTS,
+    ),
+    Mutant(
+        "the brackets of all sagas are one",
+        CORE + "plan.py",
+        "        other.partner = dict(self.partner)\n",
+        "",
+        FAN_OUT_TESTS,
+    ),
+    Mutant(
+        "every element gets the first item",
+        RUNTIME + "bindings.py",
+        "return items[plan.elements[end].index(i)]",
+        "return items[0]",
+        FAN_OUT_TESTS,
     ),
 )
