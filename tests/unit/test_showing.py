@@ -27,7 +27,7 @@ from compensate import (
     saga,
 )
 from compensate.core import events as e
-from compensate.core.dag import ActionNode, Dag
+from compensate.core.dag import ActionNode, Dag, SubsagaNode
 from compensate.core.events import Event
 from compensate.core.names import short_reason
 from compensate.render.layers import nearest
@@ -229,3 +229,10 @@ def test_a_graph_with_too_many_ways_is_drawn_with_all_its_edges_rather_than_slow
     thin = nearest(edges)
     left = sum(map(len, thin.values()))
     assert len(edges) - width <= left <= len(edges)
+
+
+def test_a_dag_is_shown_in_a_terminal_by_its_name_and_first_nodes() -> None:
+    small = Dag("d", (ActionNode("a", "act"), SubsagaNode("s", Dag("inner", (ActionNode("b", "act"),)))))
+    assert repr(small) == "<dag d, 2 nodes: a, s>"
+    large = Dag("d", tuple(ActionNode(f"n{k}", "act") for k in range(1_000)))
+    assert repr(large) == "<dag d, 1000 nodes: n0, n1, n2, n3, n4, n5, …>"

@@ -8,7 +8,7 @@ those references, and `after`, are its edges. Nothing here runs anything.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -108,6 +108,10 @@ class SubsagaNode(msgspec.Struct, frozen=True, tag="subsaga", omit_defaults=True
 Node: TypeAlias = ActionNode | ConstantNode | SubsagaNode
 
 
+_SHOWN: Final = 6
+"""How many nodes a dag names when it is shown in a terminal."""
+
+
 class Dag(msgspec.Struct, frozen=True, omit_defaults=True):
     """The graph of one saga definition. Stored with each saga, which runs this dag whatever today's code says.
 
@@ -122,6 +126,11 @@ class Dag(msgspec.Struct, frozen=True, omit_defaults=True):
     nodes: tuple[Node, ...]
     params: tuple[str, ...] = ()
     output: Expr | None = None
+
+    def __repr__(self) -> str:
+        names = [node.name for node in self.nodes[:_SHOWN]]
+        more = "" if len(self.nodes) <= _SHOWN else ", …"
+        return f"<dag {self.name}, {len(self.nodes)} nodes: {', '.join(names)}{more}>"
 
     def node(self, name: str) -> Node:
         """The node of that name.
