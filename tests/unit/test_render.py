@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -334,6 +335,22 @@ def test_svg_follows_light_and_dark_and_its_style_reaches_no_other_picture() -> 
     scope = ET.fromstring(one).attrib["class"]
     assert selectors
     assert all(part.startswith(f".{scope}") for selector in selectors for part in selector.split(","))
+
+
+@pytest.mark.parametrize("direction", ["down", "right"])
+def test_no_card_of_a_fan_out_hides_the_head_of_an_arrow(direction: Any) -> None:
+    dag = Dag("d", (node("a"), node("f", "a", each=Each("item", Ref("a"))), node("z", "f")))
+    root = ET.fromstring(render.svg(render.view(dag), direction=direction))
+    stack = next(group for group in root.iter(f"{SVG}g") if len(group.findall(f"{SVG}rect")) == 3)
+    corners = [
+        [float(rect.get(name, "")) for name in ("x", "y", "width", "height")]
+        for rect in stack.iter(f"{SVG}rect")
+    ]
+    heads = [polygon.get("points", "").split()[0] for polygon in root.iter(f"{SVG}polygon")]
+    tips = [tuple(map(float, head.split(","))) for head in heads]
+    assert len(tips) == 4
+    for x, y in tips:
+        assert not any(left < x < left + w and top < y < top + h for left, top, w, h in corners)
 
 
 @pytest.mark.parametrize("direction", ["down", "right"])

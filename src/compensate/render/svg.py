@@ -24,6 +24,7 @@ GAP_ACROSS: Final = 26.0
 GAP_ALONG: Final = 40.0
 MARK: Final = 8.0  # radius of the start and end marks
 MARGIN: Final = 20.0
+STACK: Final = 6.0  # how far the last card of a fan-out stands out behind the first
 
 Point: TypeAlias = tuple[float, float]
 
@@ -211,7 +212,8 @@ class _Picture:
         return "".join([*parts, "</g>"])
 
     def _node(self, node: ViewNode) -> str:
-        box = self.boxes[node.path]
+        whole = self.boxes[node.path]
+        box = _front_card(whole) if node.kind == "fan_out" else whole
         middle = box.x + box.w / 2
         kind = f"n {node.state or NEUTRAL}"
         if node.kind in ("start", "end"):
@@ -224,7 +226,7 @@ class _Picture:
             kind += " c"
         parts = [f'<g class="{kind}"><title>{escape(_tooltip(node))}</title>']
         if node.kind == "fan_out":
-            parts.append(_rect(box, 6, 9) + _rect(box, 3, 9))
+            parts.append(_rect(box, STACK, 9) + _rect(box, STACK / 2, 9))
         parts.append(_rect(box, 0, box.h / 2 if node.kind == "constant" else 9))
         if "pivot" in node.notes:
             parts.append(_rect(box, 0, 6, inset=3.5))
@@ -233,10 +235,10 @@ class _Picture:
             parts.append(f'<text class="{style}" x="{_n(middle)}" y="{_n(y)}">{escape(text)}</text>')
             y += LINE
         if node.undo_order:
-            x, r = box.x + box.w - 3, 10 if node.undo_order < 100 else 14
+            x, r = whole.x + whole.w - 3, 10 if node.undo_order < 100 else 14
             parts.append(
-                f'<circle class="b" cx="{_n(x)}" cy="{_n(box.y + 3)}" r="{r}"/>'
-                f'<text class="bt" x="{_n(x)}" y="{_n(box.y + 7)}">{node.undo_order}</text>'
+                f'<circle class="b" cx="{_n(x)}" cy="{_n(whole.y + 3)}" r="{r}"/>'
+                f'<text class="bt" x="{_n(x)}" y="{_n(whole.y + 7)}">{node.undo_order}</text>'
             )
         return "".join([*parts, "</g>"])
 
@@ -266,7 +268,15 @@ def _node_box(node: ViewNode) -> _Box:
     if notes:
         lines.append((notes, "l"))
     widest = max(_width(text, kind) for text, kind in lines)
-    return _Box(max(96.0, round(widest + 2 * PAD + 4)), LINE * len(lines) + PAD + 4, lines)
+    behind = STACK if node.kind == "fan_out" else 0.0
+    return _Box(max(96.0, round(widest + 2 * PAD + 4)) + behind, LINE * len(lines) + PAD + 4 + behind, lines)
+
+
+def _front_card(box: _Box) -> _Box:
+    """The first card of a fan-out. Arrows end at the box around the whole stack, so that no card hides their heads."""
+    card = _Box(box.w - STACK, box.h - STACK, box.lines)
+    card.x, card.y = box.x, box.y + STACK
+    return card
 
 
 def _group_lines(group: ViewGroup) -> list[tuple[str, str]]:
