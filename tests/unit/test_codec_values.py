@@ -502,7 +502,7 @@ class WithInitVar:
         (set[int] | frozenset[int], "more than one array-like"),
         (int | Colour, "more than one int-like"),
         (Line | Order, "use msgspec.Structs with tag=True"),
-        (Person | int, "put the alternatives into fields"),
+        (Person | int, "RootModel[A | B]"),
         (dict[int | str, int], "use keys of one kind"),
         (dict[int | None, int], "keys"),
         (dict[tuple[int, int], int], "keys"),
@@ -646,15 +646,6 @@ def test_pydantic_is_never_imported_for_types_that_do_not_use_it() -> None:
     subprocess.run([sys.executable, "-c", script], env=env, check=True)
 
 
-class Secret(pydantic.BaseModel):
-    token: pydantic.SecretStr
-
-
-class Excluding(pydantic.BaseModel):
-    kept: int
-    gone: int = pydantic.Field(default=0, exclude=True)
-
-
 class Counting(pydantic.BaseModel):
     count: Any = 0
     _seen: int = pydantic.PrivateAttr(default=0)
@@ -673,8 +664,6 @@ class Renamed(pydantic.BaseModel):
 
 def test_pydantic_models_that_write_what_they_would_not_read_are_refused() -> None:
     refused: list[tuple[Any, Any]] = [
-        (Secret, Secret(token=pydantic.SecretStr("x"))),
-        (Excluding, Excluding(kept=1, gone=2)),
         (Counting, Counting(count=(1, 2))),
         (Counting, Counting(count=math.nan)),
         (Counting, Counting(count=Level.LOW)),
@@ -694,7 +683,6 @@ def test_pydantic_models_that_write_what_they_would_not_read_are_refused() -> No
 def test_pydantic_models_with_strict_fields_and_two_aliases_come_back() -> None:
     comes_back(list[Strict], [Strict(at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), pair=(1, 2), raw=b"abc")])
     comes_back(Renamed | None, Renamed.model_validate({"in": 3}))
-    comes_back(Excluding, Excluding(kept=1))
 
 
 def test_messages_about_pydantic_models_name_the_field_and_never_quote_the_value() -> None:

@@ -38,6 +38,10 @@ class Refused(Exception):
         return "value" + "".join(reversed(self.path))
 
 
+class Unsupported(Exception):
+    """A type cannot be stored; the message names the part, why, and what to use instead."""
+
+
 @dataclasses.dataclass(slots=True)
 class Node:
     """What is known of one part of a type.

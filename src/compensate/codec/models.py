@@ -59,16 +59,24 @@ def read_model(cls: type, data: object) -> Any:
                 msgspec.json.encode(data), by_alias=False, by_name=True
             )
         except ValueError as error:
-            details = getattr(error, "errors", None)
-            if details is None:
+            if not hasattr(error, "errors"):
                 raise
-            # Without the input, which may be secret.
-            raise ValueError("; ".join(_detail(each) for each in details(include_input=False))) from None
+            raise ValueError(reasons(error)) from None
     return data
 
 
+def reasons(error: Exception) -> str:
+    """What pydantic says of a value, without the value itself, which may be secret."""
+    details: Any = getattr(error, "errors", None)
+    if not callable(details):
+        return type(error).__name__
+    found: Any = cast("Any", details)(include_input=False)
+    return "; ".join(_detail(each) for each in found)
+
+
 def _detail(error: dict[str, Any]) -> str:
-    return ".".join(map(str, error["loc"])) + ": " + str(error["msg"])
+    place = ".".join(map(str, error["loc"]))
+    return f"{place}: {error['msg']}" if place else str(error["msg"])
 
 
 ENCODER = msgspec.json.Encoder(enc_hook=write_model)

@@ -20,7 +20,8 @@ import msgspec
 from msgspec import inspect as mi
 
 from compensate.codec import checks
-from compensate.codec.checks import Check, Node
+from compensate.codec.checks import Check, Node, Unsupported
+from compensate.codec.losses import SECRET, is_secret, refuse_losses
 from compensate.codec.models import ENCODER, is_model
 
 _NONE = type(None)
@@ -56,10 +57,6 @@ _INSTEAD: tuple[tuple[tuple[Any, ...], str], ...] = (
     ((str, int, float, bytes, tuple, set, frozenset), "use the built-in class that it extends, or an enum"),
     ((cast("Any", Callable), type), "pass its name (`str`) and look it up in the action"),
 )
-
-
-class Unsupported(Exception):
-    """A type cannot be stored; the message names the part, why, and what to use instead."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -301,7 +298,10 @@ class _Compiler:
         if cls is object:
             return self.any_(info, part)
         if is_model(cls):
+            refuse_losses(cls)
             return self.leaf(Node((cls,), checks.exact(cls), plain=True))
+        if is_secret(cls):
+            raise Unsupported(f"{part}: {SECRET}")
         instead = "make it a dataclass, a msgspec.Struct or a pydantic model"
         for bases, advice in _INSTEAD:
             if issubclass(cls, bases):

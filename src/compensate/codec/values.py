@@ -15,10 +15,12 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import inspect as mi
 
-from compensate.codec.checks import Refused, key_text
+from compensate.codec.checks import Check, Node, Refused, Unsupported, key_text
+from compensate.codec.constraints import constraints
 from compensate.codec.models import ENCODER, read_model
-from compensate.codec.plan import Plan, Unsupported, plan
+from compensate.codec.plan import Plan, plan
 from compensate.codec.proof import require_same
+from compensate.codec.samples import NO_SAMPLE, sample, writes_itself
 from compensate.errors import DefinitionError, DeserializeFailed, SerializeFailed
 
 T = TypeVar("T")
@@ -32,34 +34,26 @@ class TypeCodec(Generic[T]):
         where: Whose type it is, for messages: "action reserve, parameter line".
         encode: Gives JSON in UTF-8, the same bytes for equal values in every process, up to the order of dict keys,
             which is kept. Raises `SerializeFailed`, naming `where` and the path to the offending part.
-        decode: Gives the value back. Raises `DeserializeFailed`, naming `where`.
-        attempt: As `decode`, but raises whatever went wrong: for who cannot spare a call.
-        explain: Makes of that what `decode` raises.
+        decode: Gives the value back. Raises `DeserializeFailed`, naming `where`: the data are of another type, or
+            the value breaks a constraint of the annotation.
+        limited: Whether the annotation constrains values beyond their classes, by `Annotated` metadata say.
     """
 
-    __slots__ = ("attempt", "decode", "encode", "explain", "type", "where")
+    __slots__ = ("decode", "encode", "limited", "type", "where")
 
     def __init__(
         self,
         type: Any,
         where: str,
         encode: Callable[[T], bytes],
-        attempt: Callable[[bytes], T],
-        explain: Callable[[Exception], DeserializeFailed],
+        decode: Callable[[bytes], T],
+        limited: bool,
     ) -> None:
         self.type = type
         self.where = where
+        self.limited = limited
         # Closures in slots, not methods: this lies on the path of every action.
         self.encode: Callable[[T], bytes] = encode
-        self.attempt: Callable[[bytes], T] = attempt
-        self.explain: Callable[[Exception], DeserializeFailed] = explain
-
-        def decode(data: bytes) -> T:
-            try:
-                return attempt(data)
-            except Exception as error:
-                raise explain(error) from error
-
         self.decode: Callable[[bytes], T] = decode
 
     def __repr__(self) -> str:
@@ -82,7 +76,8 @@ def type_codec(tp: Any, *, where: str) -> TypeCodec[Any]:
         compiled = _Compiled(tp)
     except Unsupported as error:
         raise DefinitionError(f"{where}: `{type_name(tp)}` cannot be stored: {error}") from None
-    return TypeCodec(tp, where, _encode_at(compiled, where), compiled.decode, _explained(compiled, where))
+    limited = compiled.constrain is not None or compiled.plan.own_code
+    return TypeCodec(tp, where, _encode_at(compiled, where), _decode_at(compiled, where), limited)
 
 
 def encode_any(value: object, *, where: str) -> bytes:
@@ -121,7 +116,14 @@ _ADVICE = (
     ("more than one dict-like", "JSON cannot tell these apart; use msgspec.Structs with tag=True"),
     ("Struct", "JSON cannot tell these apart; give each Struct tag=True"),
     ("dataclass", "JSON cannot tell these apart; use msgspec.Structs with tag=True"),
-    ("custom type", "put the alternatives into fields of a dataclass, each of them optional"),
+    (
+        "custom type",
+        (
+            "JSON alone does not tell which it is; of pydantic models, make one model: "
+            "`class Either(RootModel[A | B])`, with a discriminator if there is one; or use msgspec.Structs with "
+            "tag=True"
+        ),
+    ),
 )
 
 
@@ -130,16 +132,24 @@ class _Compiled:
 
     def __init__(self, tp: Any) -> None:
         try:
+            self.constrain = constraints(tp)
+            """The check of constraints that msgspec does not enforce; `None` if there are none."""
             self.info = mi.type_info(tp)
             decoder = msgspec.json.Decoder(tp, dec_hook=read_model)
+        except Unsupported:
+            raise
         except (
             Exception
         ) as error:  # a bad annotation fails in many ways: TypeError, NameError, AttributeError...
             raise Unsupported(_advise(error)) from error
         self.tp = tp
         self.plan: Plan = plan(self.info)
+        if self.constrain is not None:
+            self.plan.node = _constrained(self.plan.node, self.constrain)
         self.decode: Callable[[bytes], Any] = decoder.decode
+        """Without `constrain`."""
         self.encode: Callable[[Any], bytes] = self._encode()
+        self._prove_sample()
 
     def _encode(self) -> Callable[[Any], bytes]:
         check, lower, encode, decode = self.plan.node.check, self.plan.node.lower, ENCODER.encode, self.decode
@@ -165,6 +175,25 @@ class _Compiled:
             return encode(value)
 
         return checked
+
+    def _prove_sample(self) -> None:
+        """Refuse models whose own serializers lose something, which only a value shows.
+
+        Raises:
+            Unsupported: A sample of the type does not come back.
+        """
+        if not writes_itself(self.tp):
+            return
+        value = sample(self.tp)
+        if value is NO_SAMPLE:
+            return  # each value is proven when it is stored
+        try:
+            self.encode(value)
+        except Exception as error:
+            raise Unsupported(
+                f"what its own serializers write is not read back as it was, for instance {self.why(value, error)}; "
+                "let the serializers write what the fields accept, or drop them"
+            ) from None
 
     def why(self, value: object, error: Exception) -> str:
         """Where in the value the error arose, and why, in words."""
@@ -250,8 +279,10 @@ def _encode_at(compiled: _Compiled, where: str) -> Callable[[Any], bytes]:
     return encode_checked
 
 
-def _explained(compiled: _Compiled, where: str) -> Callable[[Exception], DeserializeFailed]:
-    def explain(error: Exception) -> DeserializeFailed:
+def _decode_at(compiled: _Compiled, where: str) -> Callable[[bytes], Any]:
+    quick, constrain = compiled.decode, compiled.constrain
+
+    def failed(error: Exception) -> DeserializeFailed:
         failed = DeserializeFailed(
             f"{where}: stored data do not decode as `{type_name(compiled.tp)}`: {error}; bring back code that "
             "reads them (a new field needs a default, a removed name must stay readable)"
@@ -259,4 +290,37 @@ def _explained(compiled: _Compiled, where: str) -> Callable[[Exception], Deseria
         failed.__cause__ = error
         return failed
 
-    return explain
+    def decode(data: bytes) -> Any:
+        try:
+            return quick(data)
+        except Exception as error:
+            raise failed(error) from error
+
+    if constrain is None:
+        return decode
+
+    def decode_constrained(data: bytes) -> Any:
+        try:
+            value = quick(data)
+            constrain(value)
+        except Refused as error:
+            failure = DeserializeFailed(
+                f"{where}: {error.at()} breaks what `{type_name(compiled.tp)}` says: {error.why}"
+            )
+            raise failure from ValueError(f"{error.at()}: {error.why}")
+        except Exception as error:
+            raise failed(error) from error
+        return value
+
+    return decode_constrained
+
+
+def _constrained(node: Node, constrain: Check) -> Node:
+    """The node of a whole type, with a further check behind its own."""
+    check = node.check
+
+    def both(value: Any) -> None:
+        check(value)
+        constrain(value)
+
+    return Node(node.types, both, lower=node.lower, int_like=node.int_like)
