@@ -15,6 +15,7 @@ from compensate.authoring.signatures import (
     is_ctx,
     members,
     misfit,
+    needed_deps,
     require_function,
     resolve_hints,
     written_at,
@@ -62,6 +63,8 @@ class Action(Generic[P, T]):
         undo_retry: When its undo is tried again.
         undo_timeout: Seconds for one attempt of the undo, or `None`.
         where: Where it is written, for messages.
+        needs_deps: Which deps its functions cannot do without, in words: `action book (shop.py:7) takes Ctx[Deps]`;
+            empty if it runs without any.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Action(Generic[P, T]):
         self.is_async = inspect.iscoroutinefunction(fn)
         signature = Signature(fn, f"action {self.name}")
         self.signature = signature.bare
+        self.needs_deps = f"{self.where} takes Ctx[{signature.deps}]" if signature.deps else ""
         self.takes_ctx = signature.takes_ctx
         self.params: dict[str, TypeCodec[Any]] = signature.params
         kinds = signature.bare.parameters
@@ -264,7 +268,9 @@ class Action(Generic[P, T]):
                 f"{where}: {self.placed_in} without it; declare the undo before the action is used"
             )
         _check_settings(where, None, retry)
-        self.undo_takes_ctx = _check_undo(fn, where, self.output.type, unknown)
+        self.undo_takes_ctx, deps = _check_undo(fn, where, self.output.type, unknown)
+        if deps and not self.needs_deps:
+            self.needs_deps = f"{where} takes Ctx[{deps}]"
         self.undo_fn = fn
         self.undo_is_async = inspect.iscoroutinefunction(fn)
         self.undo_kind = "unknown" if unknown or fn is no_op_undo else "output"
@@ -424,11 +430,12 @@ def _check_settings(where: str, label: object, *retries: object) -> None:
             raise DefinitionError(f"{where}: retry is {retry!r}; give Retry(...), as Retry(3)")
 
 
-def _check_undo(fn: Callable[..., Any], where: str, output: Any, unknown: bool) -> bool:
-    """Whether the undo takes a `Ctx`; refuse it if it cannot be called with the output, as far as can be seen."""
+def _check_undo(fn: Callable[..., Any], where: str, output: Any, unknown: bool) -> tuple[bool, str]:
+    """Whether the undo takes a `Ctx`, and the deps that it needs; refuse it if it cannot be called with the output, as far as can be seen."""
     hints = resolve_hints(fn, where)
     params = list(inspect.signature(fn).parameters.values())
     takes_ctx = bool(params) and is_ctx(hints.get(params[0].name))
+    deps = needed_deps(hints[params[0].name]) if takes_ctx else ""
     try:
         bound = inspect.signature(fn).bind(*((None,) * (1 + takes_ctx)))
     except TypeError as error:
@@ -437,7 +444,7 @@ def _check_undo(fn: Callable[..., Any], where: str, output: Any, unknown: bool) 
         ) from None
     given = list(bound.arguments)[-1]
     if given not in hints:
-        return takes_ctx
+        return takes_ctx, deps
     wanted = hints[given]
     if reason := misfit(output, wanted, stored=False):
         raise DefinitionError(
@@ -447,7 +454,7 @@ def _check_undo(fn: Callable[..., Any], where: str, output: Any, unknown: bool) 
         raise DefinitionError(
             f"{where}: with unknown=True it may be given None; annotate {given} as {type_name(wanted)} | None"
         )
-    return takes_ctx
+    return takes_ctx, deps
 
 
 # -- ready-made actions ----------------------------------------------------

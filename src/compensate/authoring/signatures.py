@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from os.path import dirname
 from types import CodeType, FrameType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from compensate.authoring.context import Ctx
 from compensate.codec import TypeCodec, type_codec
@@ -26,15 +26,17 @@ class Signature:
         params: Codec of each parameter, in order, without the `Ctx`.
         hints: The resolved annotations.
         takes_ctx: Whether the first parameter is a `Ctx`.
+        deps: What deps it cannot do without, in words; see `needed_deps`.
     """
 
-    __slots__ = ("bare", "hints", "params", "takes_ctx", "where")
+    __slots__ = ("bare", "deps", "hints", "params", "takes_ctx", "where")
 
     def __init__(self, fn: Callable[..., Any], where: str) -> None:
         self.where = where
         self.hints = resolve_hints(fn, where)
         params = list(inspect.signature(fn).parameters.values())
         self.takes_ctx = bool(params) and is_ctx(self.hints.get(params[0].name))
+        self.deps = needed_deps(self.hints[params[0].name]) if self.takes_ctx else ""
         if self.takes_ctx:
             if params[0].kind in (*_VARIADIC, inspect.Parameter.KEYWORD_ONLY):
                 raise DefinitionError(f"{where}: the Ctx must be the first positional parameter")
@@ -74,6 +76,17 @@ def signature_text(signature: inspect.Signature, params: Mapping[str, TypeCodec[
 def is_ctx(hint: Any) -> bool:
     """Whether an annotation is `Ctx` or `Ctx[...]`."""
     return hint is Ctx or get_origin(hint) is Ctx
+
+
+def needed_deps(ctx: Any) -> str:
+    """The `Deps` of an annotation `Ctx[Deps]` whose functions cannot work without deps, in words; else empty.
+
+    `Ctx`, and `Ctx` of `None`, `Any`, `object`, a type parameter or a union with one of these, can do without.
+    """
+    for deps in get_args(ctx):
+        if not {type(None), Any, object} & set(members(deps)) and not isinstance(deps, TypeVar):
+            return type_name(deps)
+    return ""
 
 
 def resolve_hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from compensate.errors import IllegalRequest, Stopped
 from compensate.render.lines import span
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.setting import require_deps
 from compensate.stores import Store, store_exists
 
 T = TypeVar("T")
@@ -113,6 +114,8 @@ class Session:
         """Open deps, store and coordinator; at the end, or at a signal, drain."""
         self._catch_signals()
         async with deps_of(self._deps) as deps:
+            given = "" if self._deps is None else f" (--deps {self._deps} gave None)"
+            require_deps(self.code.actions(), deps, advice=f"give --deps module:factory{given}")
             self._coordinator = Coordinator(
                 self.url,
                 deps=deps,

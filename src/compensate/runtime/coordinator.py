@@ -39,7 +39,7 @@ from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject, warn_of_misfits
 from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
-from compensate.runtime.setting import Observer, Setting, check_numbers, check_page
+from compensate.runtime.setting import Observer, Setting, check_numbers, check_page, require_deps
 from compensate.runtime.slots import Slots
 from compensate.runtime.starting import difference
 from compensate.stores import open_store
@@ -85,7 +85,7 @@ class Coordinator:
         stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
 
     Raises:
-        DefinitionError: A setting makes no sense.
+        DefinitionError: A setting makes no sense, or an action or undo takes `Ctx[Deps]` and `deps` is `None`.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class Coordinator:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = False
         self._closing: asyncio.Task[None] | None = None
+        self._require_deps(map(self.registry.get, self.registry.names()))
 
     def _learn(self, saga: Saga[..., Any]) -> None:
         for action in saga.actions.values():
@@ -157,6 +158,10 @@ class Coordinator:
     def _report(self, what: str, error: BaseException, /, *, saga: str = "", epoch: int = 0) -> None:
         log.report(what, error, saga=saga, epoch=epoch, owner=self.owner)
 
+    def _require_deps(self, actions: Iterable[Action[..., Any]]) -> None:
+        """Refuse actions that cannot run with the deps that there are."""
+        require_deps(actions, self._setting.deps)
+
     # -- life --------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -164,6 +169,7 @@ class Coordinator:
 
         Raises:
             IllegalRequest: It is open, or was: a coordinator runs once. Make another.
+            DefinitionError: An action takes `Ctx[Deps]`, and there are no deps.
             StoreError: The store cannot be opened or read. Nothing is left running.
         """
         if self._entered:
@@ -171,6 +177,7 @@ class Coordinator:
                 f"coordinator {self.owner}: it runs once, and has begun already; make another"
             )
         self._entered = True
+        self._require_deps(map(self.registry.get, self.registry.names()))
         self._loop = asyncio.get_running_loop()
         await self.store.open()
         try:
@@ -316,6 +323,7 @@ class Coordinator:
 
         Raises:
             ParamsInvalid: The arguments do not fit the saga's signature. Nothing was stored.
+            DefinitionError: One of its actions takes `Ctx[Deps]`, and the coordinator has no deps. Nothing was stored.
             SagaExists: The id is taken by another saga, or with other params; the message says which differ.
             CorruptLog: The id is taken by a saga whose log is damaged.
             Unavailable: The outcome is unknown; start it again under the same id.
@@ -339,6 +347,7 @@ class Coordinator:
         self.check_running(saga_id)
         known = self.sagas.get(saga.name)
         if known is None or known.definition is not saga.definition:
+            self._require_deps(saga.actions.values())
             self._learn(saga)
         while True:
             try:

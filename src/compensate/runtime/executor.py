@@ -36,7 +36,7 @@ from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import ADVICE, Inject, misfit
-from compensate.runtime.setting import Setting, check_crashes
+from compensate.runtime.setting import Setting, check_crashes, require_deps
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
 
@@ -67,6 +67,10 @@ class SagaExecutor(Generic[T]):
         grace: Seconds for which a rollback by request waits for running actions.
         crashes: A node during whose action or undo the process has died so many times in a row is given up: the saga
             is stuck there. For that the executor is built anew after each death, with `from_stored`.
+
+    Raises:
+        DefinitionError: An action or undo takes `Ctx[Deps]` and `deps` is `None`, or a fault could never fire.
+        ActionNotFound: The registry does not have an action of the dag.
     """
 
     @overload
@@ -133,6 +137,7 @@ class SagaExecutor(Generic[T]):
         else:
             self._plan = saga.plan
             self._bindings = _bindings(saga)
+        require_deps({id(one.action): one.action for one in self._bindings.list if one}.values(), deps)
         if inject:
             self._check(inject)
         self._execution: Execution | None = None

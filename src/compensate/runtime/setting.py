@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
+from compensate.authoring import Action
 from compensate.core.events import Event
 from compensate.errors import DefinitionError, IllegalRequest
 from compensate.runtime.calls.threads import Job
@@ -65,6 +66,29 @@ def check_page(status: object, limit: object) -> None:
         raise IllegalRequest(f"a page of {limit!r} sagas; give a limit of 1 or more")
     if status is not None and status not in STATUSES:
         raise IllegalRequest(f"no saga has status {status!r}; give one of {', '.join(sorted(STATUSES))}")
+
+
+def require_deps(
+    actions: Iterable[Action[..., Any]], deps: object, *, advice: str = "give deps=..."
+) -> None:
+    """Refuse actions and undos that take `Ctx[Deps]` where there are no deps: each call of them would fail.
+
+    Args:
+        actions: All that may run.
+        deps: What they would get as `ctx.deps`.
+        advice: How deps are given, for the message.
+
+    Raises:
+        DefinitionError: Names the first action or undo.
+    """
+    if deps is not None:
+        return
+    for action in actions:
+        if action.needs_deps:
+            raise DefinitionError(
+                f"{action.needs_deps}, but there are no deps; nothing was started; {advice}, or annotate the parameter "
+                "Ctx[None] if it needs none"
+            )
 
 
 class Setting:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 
+from compensate.authoring import Action
 from compensate.core import events as e
 from compensate.core.events import Event
 from compensate.runtime.blocking import Connection
@@ -61,6 +62,10 @@ class VirtualCoordinator(Coordinator):
     @deps.setter
     def deps(self, deps: Any) -> None:
         self._setting.deps = deps
+
+    def _require_deps(self, actions: Iterable[Action[..., Any]]) -> None:
+        if self._entered:  # before that, `deps` may still be set
+            super()._require_deps(actions)
 
     # -- faults ------------------------------------------------------------
 
