@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import msgspec
 import pydantic
@@ -234,12 +234,9 @@ def test_a_saga_called_in_a_saga_is_a_subsaga_with_all_its_params() -> None:
     @saga
     def outer(order: Order) -> str:
         a = inner(order.lines[0])
-        b = (
-            inner.options(name="second", label="again")
-            .after(a)
-            .when(order.urgent)(order.lines[1], warehouse=a)
-        )
-        return inner.options(name="third")(order.lines[2], a) if b is not None else a
+        again = inner.options(name="second", label="again")
+        again.after(a).when(order.urgent)(order.lines[1], warehouse=a)
+        return inner.options(name="third")(order.lines[2], a)
 
     first, second, third = outer.dag.nodes
     assert first == SubsagaNode(
@@ -286,7 +283,7 @@ def test_paths_lead_to_where_json_keeps_a_part() -> None:
         take(model.line_count)
         take(order.by_name["a"].count)
         take(tup[-1].count)
-        take(order.spare.count if order.spare is not None else 0)
+        take(cast("Line", order.spare).count)
 
     found = [inputs_of(one, node.name) for node in one.dag.nodes]
     assert [expr.path for fields in found for expr in fields.values() if isinstance(expr, Ref)] == [

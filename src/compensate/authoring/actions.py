@@ -6,12 +6,26 @@ import inspect
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from inspect import Parameter
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, final, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    final,
+    overload,
+)
 
 from compensate.authoring.context import Ctx
+from compensate.authoring.naming import ByName, found_at, refuse_pickling
 from compensate.authoring.placing import DEFAULT, Place, Placed
 from compensate.authoring.signatures import (
     Signature,
+    check_text,
     is_ctx,
     members,
     misfit,
@@ -67,6 +81,8 @@ class Action(Generic[P, T]):
             empty if it runs without any.
     """
 
+    fn = ByName()
+
     def __init__(
         self,
         fn: Callable[..., Any],
@@ -81,7 +97,7 @@ class Action(Generic[P, T]):
         require_function(fn, "@action")
         self.name = check_name(fn.__name__ if name is None else name, f"action at {written_at(fn)}: name")
         self.where = f"action {self.name} ({written_at(fn)})"
-        self.fn = fn
+        self.bare_fn = fn
         self.is_async = inspect.iscoroutinefunction(fn)
         signature = Signature(fn, f"action {self.name}")
         self.signature = signature.bare
@@ -108,11 +124,25 @@ class Action(Generic[P, T]):
         self.placed_in = ""
         """What first used it, in words: its undo can no longer change."""
         self.__name__ = fn.__name__
+        self.__qualname__ = fn.__qualname__
+        self.__module__ = fn.__module__
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
 
     def __repr__(self) -> str:
         return f"<{self.where}>"
+
+    def __reduce__(self) -> str:
+        """Pickled as its name in its module, as a function is."""
+        if found_at(self.__module__, self.__qualname__) is not self:
+            raise refuse_pickling(self.where, self.__module__, self.__qualname__)
+        return str(self.__qualname__)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def call_args(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with which to call `fn` (after its `Ctx`) for these parameter values.
@@ -423,15 +453,17 @@ def _exception_classes(given: object, where: str) -> tuple[type[BaseException], 
 
 def _check_settings(where: str, label: object, *retries: object) -> None:
     """Refuse what a stored dag could not be read back with."""
-    if label is not None and not isinstance(label, str):
-        raise DefinitionError(f"{where}: label is {label!r}; give a text")
+    check_text(label, f"{where}: label")
     for retry in retries:
         if retry is not None and not isinstance(retry, Retry):
             raise DefinitionError(f"{where}: retry is {retry!r}; give Retry(...), as Retry(3)")
 
 
 def _check_undo(fn: Callable[..., Any], where: str, output: Any, unknown: bool) -> tuple[bool, str]:
-    """Whether the undo takes a `Ctx`, and the deps that it needs; refuse it if it cannot be called with the output, as far as can be seen."""
+    """Whether the undo takes a `Ctx`, and the deps that it needs.
+
+    Refuses an undo that cannot be called with the output, as far as can be seen.
+    """
     hints = resolve_hints(fn, where)
     params = list(inspect.signature(fn).parameters.values())
     takes_ctx = bool(params) and is_ctx(hints.get(params[0].name))

@@ -11,10 +11,11 @@ from msgspec import Raw
 
 from compensate.authoring.actions import Action
 from compensate.authoring.composing import encode_plain
+from compensate.authoring.fitting import check_actions, check_known, remember, remembered
 from compensate.authoring.placing import Place
 from compensate.authoring.registry import ActionRegistry, action_names
-from compensate.authoring.sagas import Saga
-from compensate.authoring.signatures import signature_text
+from compensate.authoring.sagas import Saga, check_storable
+from compensate.authoring.signatures import check_text, signature_text
 from compensate.authoring.tracing import with_after
 from compensate.codec import TypeCodec, encode_any
 from compensate.core.dag import (
@@ -32,6 +33,7 @@ from compensate.core.dag import (
     SubsagaNode,
     Value,
     dependencies,
+    references,
     validate,
 )
 from compensate.core.policy import Retry
@@ -117,6 +119,7 @@ def action_node(
     node = msgspec.structs.replace(action.make_node(name, exprs, settings, each=items), when=when)
     placed = with_after(node, (after,) if isinstance(after, str) else after)
     assert isinstance(placed, ActionNode)
+    remember(placed, action)
     return placed
 
 
@@ -126,6 +129,7 @@ def constant_node(name: str, value: Any, *, label: str = "") -> ConstantNode:
     Raises:
         DefinitionError: The value cannot be stored.
     """
+    check_text(label, f"constant {name}: label")
     return ConstantNode(name, Raw(_encode(value, f"constant {name}")), label=label)
 
 
@@ -158,6 +162,14 @@ def subsaga_node(
     inner = dag.dag if isinstance(dag, Saga) else dag
     where = f"node {name}, subsaga {inner.name}"
     _check_when(when, where)
+    if isinstance(dag, Saga):
+        dag.check_inner(where)
+    check_text(label, f"{where}: label")
+    if params_node is not None and not inner.params:
+        raise SubsagaCreateFailed(
+            f"{where}: params_node is {params_node!r}, but {inner.name} takes no params; leave it out, or order the "
+            f"two with after={params_node!r}"
+        )
     if params_node is not None and inputs is not None:
         raise SubsagaCreateFailed(f"{where}: give params_node or inputs, not both")
     exprs: dict[str, Expr] = {}
@@ -173,6 +185,8 @@ def subsaga_node(
     node = SubsagaNode(name, inner, exprs, label=label or "", when=when, each=fanned)
     placed = with_after(node, (after,) if isinstance(after, str) else after)
     assert isinstance(placed, SubsagaNode)
+    if isinstance(dag, Saga):
+        remember(placed, dag)
     return placed
 
 
@@ -228,6 +242,27 @@ def _check_node(node: object, where: str) -> None:
         raise DefinitionError(
             f"{where}: {node!r} is no node; make one with action_node, constant_node or subsaga_node"
         )
+
+
+def _check_params_nodes(nodes: Iterable[Node], where: str) -> None:
+    """Refuse a subsaga whose params come from a node that is not there, or from itself."""
+    nodes = list(nodes)
+    known = {node.name for node in nodes}
+    for node in nodes:
+        if not isinstance(node, SubsagaNode):
+            continue
+        for param_name, expr in node.inputs.items():
+            for ref in references(expr):
+                if ref.node == node.name:
+                    raise SubsagaCreateFailed(
+                        f"{where}, node {node.name}: its param {param_name!r} comes from the node itself; name the "
+                        "node that gives it"
+                    )
+                if ref.node != PARAMS and ref.node not in known:
+                    raise SubsagaCreateFailed(
+                        f"{where}, node {node.name}: its param {param_name!r} comes from {ref.node!r}, which is no "
+                        "node of this dag"
+                    )
 
 
 # -- the builder -----------------------------------------------------------
@@ -295,9 +330,10 @@ class DagBuilder:
 
         Raises:
             DefinitionError: An empty stage, no node, a name used twice, an unknown dependency, a cycle, or more than
-                one last node and no `output`.
+                one last node and no `output`; a node that does not fit the registered action (another action, another
+                undo, other parameters); a constant that cannot be what it is given for; text that cannot be stored.
             ActionNotFound: An action is not registered.
-            SubsagaCreateFailed: A subsaga's params do not fit.
+            SubsagaCreateFailed: A subsaga's params do not fit, or come from a node that is not there or from itself.
             NameInvalid: A name cannot be used.
         """
         where = f"dag {self._name}"
@@ -307,6 +343,7 @@ class DagBuilder:
         for name in self._after:
             if name not in known:
                 raise DefinitionError(f"{where}: add_dependency names {name!r}, which is no node of this dag")
+        _check_params_nodes(self._nodes, where)
         nodes = tuple(with_after(node, self._after.get(node.name, ())) for node in self._nodes)
         dag = Dag(self._name, nodes, self._params)
         validate(dag)
@@ -324,6 +361,11 @@ class DagBuilder:
             )
         dag = msgspec.structs.replace(dag, output=output)
         validate(dag)
+        made = tuple(self._nodes)
+        check_actions(dag, made, self._registry.get, where)
+        types = {one.name: saga.params for one in made if isinstance(saga := remembered(one), Saga)}
+        check_known(dag, self._registry.get, types, where)
+        check_storable(dag, where)
         for name in action_names(dag):
             action = self._registry.get(name)
             action.placed_in = action.placed_in or f"dag {self._name} was built"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from compensate.core.policy import Retry
 from compensate.errors import DefinitionError
 
 P = ParamSpec("P")
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -54,6 +55,8 @@ class Placeable(Protocol):
     @property
     def output(self) -> TypeCodec[Any] | None: ...  # noqa: D102
     @property
+    def signature(self) -> inspect.Signature: ...  # noqa: D102
+    @property
     def actions(self) -> Mapping[str, Any]: ...  # noqa: D102
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...  # noqa: D102
     def make_node(  # noqa: D102
@@ -61,7 +64,7 @@ class Placeable(Protocol):
     ) -> Node: ...
 
 
-class Placed(Generic[P, T]):
+class Placed(Generic[P, T_co]):
     """An action or saga with settings for one node. Call it to make the node; the settings chain."""
 
     __slots__ = ("settings", "target")
@@ -73,7 +76,7 @@ class Placed(Generic[P, T]):
     def __repr__(self) -> str:
         return f"<{self.target.where}, placed>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Make the node; see `Action.__call__`."""
         return add_node(self.target, self.settings, args, kwargs)  # type: ignore[no-any-return]
 
@@ -86,7 +89,7 @@ class Placed(Generic[P, T]):
         timeout: float | None = None,
         undo_retry: Retry | None = None,
         undo_timeout: float | None = None,
-    ) -> Placed[P, T]:
+    ) -> Placed[P, T_co]:
         """Change what is given, leave the rest; see `Action.options`."""
         given = {
             "name": name,
@@ -99,13 +102,13 @@ class Placed(Generic[P, T]):
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return Placed(self.target, msgspec.structs.replace(self.settings, **changes))
 
-    def after(self, *nodes: object) -> Placed[P, T]:
+    def after(self, *nodes: object) -> Placed[P, T_co]:
         """Start only after these nodes, given as references or by name, have completed; adds to earlier ones."""
         return Placed(
             self.target, msgspec.structs.replace(self.settings, after=(*self.settings.after, *nodes))
         )
 
-    def when(self, flag: bool) -> Placed[P, T | None]:
+    def when(self, flag: bool) -> Placed[P, T_co | None]:
         """Run only if the flag is true; see `Action.when`.
 
         Raises:
@@ -124,5 +127,7 @@ class Placed(Generic[P, T]):
             )
         if self.settings.flag is not None:
             raise DefinitionError(f"{where}: it has a flag already; let an action combine the two")
-        placed: Placed[P, T | None] = Placed(self.target, msgspec.structs.replace(self.settings, flag=flag))
+        placed: Placed[P, T_co | None] = Placed(
+            self.target, msgspec.structs.replace(self.settings, flag=flag)
+        )
         return placed

@@ -7,18 +7,29 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from inspect import Parameter
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 from msgspec import Raw
 
 from compensate.authoring.actions import Action
 from compensate.authoring.composing import compose
+from compensate.authoring.fanning import fan_out
+from compensate.authoring.fitting import check_known
+from compensate.authoring.naming import found_at, refuse_pickling
 from compensate.authoring.placing import DEFAULT, Place, Placed
 from compensate.authoring.refs import source_of
 from compensate.authoring.registry import ActionRegistry, action_names
 from compensate.authoring.showing import page, picture
-from compensate.authoring.signatures import Signature, require_function, signature_text, written_at
+from compensate.authoring.signatures import (
+    Signature,
+    bind_error,
+    check_text,
+    require_function,
+    signature_text,
+    written_at,
+)
+from compensate.authoring.source import check_source
 from compensate.authoring.tracing import Tracer, add_node
 from compensate.codec import TypeCodec, type_codec
 from compensate.codec.records import UNREADABLE, encode_dag, fingerprint, join_fields, to_json
@@ -35,6 +46,7 @@ from compensate.errors import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _params_decoder = msgspec.json.Decoder(dict[str, Raw])
 
@@ -49,6 +61,7 @@ class Definition:
         output: Codec of what it returns; `None` if it returns nothing.
         actions: Every action that it uses, subsagas included, by name.
         where: Where it is written, for messages.
+        found: Module and qualified name of its function, under which the saga is found again.
     """
 
     def __init__(
@@ -59,8 +72,10 @@ class Definition:
         output: TypeCodec[Any] | None,
         actions: Mapping[str, Action[..., Any]],
         where: str,
+        found: tuple[str, str] = ("", ""),
     ) -> None:
         self.dag = dag
+        self.found = found
         self.signature = signature
         self.params = dict(params)
         self.output = output
@@ -91,7 +106,7 @@ class Definition:
         return Plan(self.dag)
 
 
-class Saga(Generic[P, T]):
+class Saga(Generic[P, T_co]):
     """The definition of a saga, made by `@saga`: give it to a coordinator to run it.
 
     Called inside another `@saga` function it makes a subsaga node: names of its own, undone node by node, and only its
@@ -100,7 +115,8 @@ class Saga(Generic[P, T]):
     Attributes:
         definition: The dag and its types.
         saga_id: The id to run under, from `with_id`; `None` lets the coordinator make one.
-        deadline: Seconds after the start at which the saga is rolled back, or `None`. A subsaga's is not looked at.
+        deadline: Seconds after the start at which the saga is rolled back, or `None`. Only a saga that is started has
+            one: a saga with a deadline is refused as a subsaga.
     """
 
     def __init__(
@@ -119,6 +135,27 @@ class Saga(Generic[P, T]):
         self.deadline = None if deadline is None else float(deadline)
         self.saga_id = saga_id
         self._settings = settings
+        self.__module__, self.__qualname__ = definition.found  # where pickle looks for it
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickled as its name in its module; a variant (`with_id`, `options`) as that and its settings.
+
+        Raises:
+            PicklingError: No saga of this definition stands under its function's name in its module.
+        """
+        module, qualname = self.definition.found
+        found = found_at(module, qualname)
+        if found is self:
+            return qualname
+        if not isinstance(found, Saga) or found.definition is not self.definition:
+            raise refuse_pickling(self.where, module, qualname)
+        return _variant, (found, self.deadline, self.saga_id, self._settings)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"<{self.where}>" if self.saga_id is None else f"<{self.where}, id {self.saga_id}>"
@@ -188,7 +225,7 @@ class Saga(Generic[P, T]):
 
     # -- variants ----------------------------------------------------------
 
-    def with_id(self, saga_id: str) -> Saga[P, T]:
+    def with_id(self, saga_id: str) -> Saga[P, T_co]:
         """The same saga, to run under this id. Starting an id twice with equal params is the same as once.
 
         Raises:
@@ -200,7 +237,7 @@ class Saga(Generic[P, T]):
 
     def options(
         self, *, name: str | None = None, label: str | None = None, deadline: float | None = None
-    ) -> Saga[P, T]:
+    ) -> Saga[P, T_co]:
         """The same saga with other settings. What is not given stays.
 
         Args:
@@ -218,7 +255,7 @@ class Saga(Generic[P, T]):
 
     # -- as a subsaga ------------------------------------------------------
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Make a subsaga node in the saga that is being traced; returns a reference to the output.
 
         Raises:
@@ -226,14 +263,14 @@ class Saga(Generic[P, T]):
         """
         return add_node(self, self._settings, args, kwargs)  # type: ignore[no-any-return]
 
-    def after(self, *nodes: object) -> Placed[P, T]:
+    def after(self, *nodes: object) -> Placed[P, T_co]:
         """As a subsaga that starts only after these nodes; see `Action.after`."""
-        placed: Placed[P, T] = Placed(self, self._settings)
+        placed: Placed[P, T_co] = Placed(self, self._settings)
         return placed.after(*nodes)
 
-    def when(self, flag: bool) -> Placed[P, T | None]:
+    def when(self, flag: bool) -> Placed[P, T_co | None]:
         """As a subsaga that runs only if the flag is true; see `Action.when`."""
-        placed: Placed[P, T] = Placed(self, self._settings)
+        placed: Placed[P, T_co] = Placed(self, self._settings)
         return placed.when(flag)
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -245,14 +282,34 @@ class Saga(Generic[P, T]):
         bound.apply_defaults()
         return bound.arguments
 
+    def check_inner(self, where: str) -> None:
+        """Refuse to be a subsaga with what only a saga that is started has.
+
+        Raises:
+            SubsagaCreateFailed: It has an id or a deadline.
+        """
+        if self.saga_id is not None:
+            raise SubsagaCreateFailed(
+                f"{where}: {self.where} has the id {self.saga_id!r}, but a subsaga is a part of the saga "
+                "around it and has no id of its own; leave out with_id(), or name its node: options(name=...)"
+            )
+        if self.deadline is not None:
+            raise SubsagaCreateFailed(
+                f"{where}: {self.where} has a deadline of {self.deadline:g} s, but a subsaga is a part of the "
+                "saga around it and has no deadline of its own; set timeout= on its actions or a deadline on the "
+                "saga around it, and give this one its deadline where it is started: options(deadline=...)"
+            )
+
     def make_node(
         self, name: str, inputs: dict[str, Expr], settings: Place = DEFAULT, *, each: Each | None = None
     ) -> SubsagaNode:
         """This saga as a node of a dag.
 
         Raises:
-            SubsagaCreateFailed: The settings are an action's.
+            SubsagaCreateFailed: The settings are an action's, or it has an id or a deadline.
         """
+        self.check_inner(f"node {name}")
+        check_text(settings.label, f"node {name}: label")
         tried = (settings.retry, settings.timeout, settings.undo_retry, settings.undo_timeout)
         if any(one is not None for one in tried):
             raise SubsagaCreateFailed(
@@ -275,7 +332,8 @@ class Saga(Generic[P, T]):
                 return definition.encode_by_place(args)
             values = self.bind(*args, **kwargs)
         except TypeError as error:
-            raise ParamsInvalid(f"saga {self.name}: {error}; it takes {self.takes}") from None
+            why = bind_error(definition.signature, kwargs, error)
+            raise ParamsInvalid(f"saga {self.name}: {why}; it takes {self.takes}") from None
         except SerializeFailed as error:
             raise ParamsInvalid(f"{error}") from error
         params = definition.params
@@ -313,6 +371,13 @@ class Saga(Generic[P, T]):
             return join_fields((name, self.params[name].encode(value)) for name, value in values.items())
         except SerializeFailed as error:
             raise ParamsInvalid(f"{error}") from error
+
+
+def _variant(
+    saga: Saga[..., Any], deadline: float | None, saga_id: str | None, settings: Place
+) -> Saga[..., Any]:
+    """A saga with other settings, as pickle makes it anew."""
+    return Saga(saga.definition, deadline=deadline, saga_id=saga_id, settings=settings)
 
 
 # -- making them -----------------------------------------------------------
@@ -367,6 +432,7 @@ def saga_from_dag(
     """
     where = f"saga {dag.name}"
     validate(dag)
+    check_storable(dag, where)
     types = dict(params or {})
     if unknown := types.keys() - set(dag.params):
         raise DefinitionError(f"{where}: it has no param {min(unknown)!r}; it has {list(dag.params)}")
@@ -391,6 +457,7 @@ def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
     if signature.takes_ctx:
         raise DefinitionError(f"{where}: a saga takes no Ctx; its actions do")
     codec = signature.output()
+    check_source(fn, name, _makes_node)
     positional = sum(p.kind is not Parameter.KEYWORD_ONLY for p in signature.bare.parameters.values())
     tracer = Tracer()
     returned = tracer.run(fn, signature.params, positional)
@@ -402,10 +469,38 @@ def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
         raise type(error)(f"{where}: {error}") from None
     for one in tracer.actions.values():
         one.placed_in = one.placed_in or f"saga {name} was traced"
+    check_known(dag, tracer.actions.__getitem__, {}, where)
+    check_storable(dag, where)
     nothing = codec.type is type(None)
     return Definition(
-        dag, signature.bare, signature.params, None if nothing else codec, tracer.actions, where
+        dag,
+        signature.bare,
+        signature.params,
+        None if nothing else codec,
+        tracer.actions,
+        where,
+        (fn.__module__, fn.__qualname__),
     )
+
+
+def check_storable(dag: Dag, where: str) -> None:
+    """Refuse a dag with text that cannot be stored: a label, a path, the name of a param.
+
+    Raises:
+        DefinitionError: It cannot be encoded.
+    """
+    try:
+        encode_dag(dag)
+    except UnicodeEncodeError as error:
+        raise DefinitionError(
+            f"{where}: the text {ascii(error.object)[:60]} holds a lone surrogate and cannot be stored; decode it "
+            "properly first"
+        ) from None
+
+
+def _makes_node(found: object) -> bool:
+    """Whether a call of this makes a node in a saga function."""
+    return isinstance(found, Action | Saga | Placed) or found is fan_out
 
 
 def _output(returned: Any, codec: TypeCodec[Any], tracer: Tracer, where: str) -> Expr | None:

@@ -49,7 +49,7 @@ class Signature:
                     f"{where}: {stars}{param.name} cannot be stored by name; take a list or a dict instead"
                 )
             if param.name not in self.hints:
-                raise DefinitionError(f"{where}: parameter {param.name} has no annotation; say its type")
+                raise DefinitionError(f"{where}: {_unannotated(fn, param, first=not self.params)}")
             hint = self.hints[param.name]
             if is_ctx(hint):
                 raise DefinitionError(f"{where}: parameter {param.name} is a Ctx; the Ctx goes first")
@@ -63,6 +63,28 @@ class Signature:
                 f"{self.where}: it has no return annotation; say its type (`-> None` if it returns nothing)"
             )
         return type_codec(self.hints["return"], where=f"{self.where}, its return value")
+
+
+def _unannotated(fn: Callable[..., Any], param: inspect.Parameter, *, first: bool) -> str:
+    """What is wrong with a parameter without annotation, and what to write."""
+    name = param.name
+    if first and name in ("self", "cls"):
+        return (
+            f"parameter {name} has no annotation: a method cannot be decorated; write a plain function outside of the "
+            "class, and put the object into deps, which an action gets as ctx.deps (`ctx: Ctx[Deps]`)"
+        )
+    if first and name in ("ctx", "context"):
+        return f"parameter {name} has no annotation; if it is the context, write `{name}: Ctx[Deps]`, else say its type"
+    return f"parameter {name} has no annotation; say its type"
+
+
+def bind_error(signature: inspect.Signature, kwargs: Mapping[str, object], error: TypeError) -> str:
+    """Why arguments do not fit; an unknown keyword first, since Python names what is missing first."""
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    text = f"{error}"
+    if unknown and unknown[0] not in text:
+        return f"got an unexpected keyword argument {unknown[0]!r}, and {text}"
+    return text
 
 
 def signature_text(signature: inspect.Signature, params: Mapping[str, TypeCodec[Any]]) -> str:
@@ -137,6 +159,21 @@ def written_at(fn: Callable[..., Any]) -> str:
     """Where a function is written, as `file.py:12`."""
     code: CodeType | None = getattr(inspect.unwrap(fn), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "<unknown>"
+
+
+def check_text(text: object, where: str) -> None:
+    """Refuse a text of a definition that cannot be stored; `None` stands for none."""
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise DefinitionError(f"{where} is {text!r}; give a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DefinitionError(
+            f"{where} is {ascii(text)[:60]}, which holds a lone surrogate and cannot be stored; decode the text "
+            "properly first"
+        ) from None
 
 
 def require_function(fn: object, what: str) -> None:

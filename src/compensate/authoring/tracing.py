@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from compensate.authoring.composing import compose, holds_reference, own, refuse_mark
 from compensate.authoring.refs import Reference, Source, source_of
-from compensate.authoring.signatures import author_line, members, misfit, subclass_of
+from compensate.authoring.signatures import author_line, bind_error, check_text, members, misfit, subclass_of
 from compensate.codec import TypeCodec, encode_any, type_codec
 from compensate.codec.values import type_name
 from compensate.core.dag import PARAMS, ConstantNode, Each, Expr, Node, dependencies
@@ -82,6 +82,7 @@ class Tracer:
     def constant(self, value: Any, name: str | None, label: str) -> Any:
         """Make a constant node."""
         where = f"{author_line()}: constant"
+        check_text(label, f"{where}: label")
         if holds_reference(value):
             raise DefinitionError(
                 f"{where}: a constant is known now, and this holds a reference; pass it on as it is"
@@ -102,7 +103,8 @@ class Tracer:
             return target.bind(*args, **kwargs)
         except TypeError as error:
             taken = ", ".join(f"{name}: {type_name(codec.type)}" for name, codec in target.params.items())
-            raise DefinitionError(f"{where}: {error}; it takes ({taken})") from None
+            why = bind_error(target.signature, kwargs, error)
+            raise DefinitionError(f"{where}: {why}; it takes ({taken})") from None
 
     def _items(self, items: Any, codec: TypeCodec[Any], where: str) -> Expr:
         """The expression for the list of a fan-out."""
@@ -179,9 +181,12 @@ def add_node(
     """Make a node in the saga that is being traced; returns a reference to its output."""
     tracer = _current.get()
     if tracer is None:
+        if hasattr(target, "fn"):
+            instead = f"to run the bare function, as in a unit test, call {target.name}.fn(...)"
+        else:
+            instead = f"to run the saga write `await coordinator.run({target.name}, ...)`, or use `connect` in a script"
         raise DefinitionError(
-            f"{author_line()}: {target.name} is called outside of a @saga function; to run the bare function, as in a "
-            f"unit test, call {target.name}.fn(...); to run a saga, give it to a coordinator"
+            f"{author_line()}: {target.name} is called outside of a @saga function; {instead}"
         )
     return tracer.add(target, settings, args, kwargs, fan=fan)
 

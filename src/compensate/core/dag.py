@@ -63,7 +63,7 @@ class Each(msgspec.Struct, frozen=True):
     items: Expr
 
 
-class ActionNode(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
+class ActionNode(msgspec.Struct, frozen=True, tag="action", omit_defaults=True, weakref=True):
     """A node that runs a registered action; with `each`, once for every item of a list."""
 
     name: str
@@ -90,7 +90,7 @@ class ConstantNode(msgspec.Struct, frozen=True, tag="constant", omit_defaults=Tr
     label: str = ""
 
 
-class SubsagaNode(msgspec.Struct, frozen=True, tag="subsaga", omit_defaults=True):
+class SubsagaNode(msgspec.Struct, frozen=True, tag="subsaga", omit_defaults=True, weakref=True):
     """A dag inside a dag: own names, own params; outside only its output is visible.
 
     With `each` it is a fan-out: one subsaga for every item of a list, and the list of their outputs.

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
@@ -48,6 +48,10 @@ from compensate.stores.base import Page, SagaRecord, Store, Verb
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_NOT_ASYNC: Final = (
+    "a Coordinator is entered by `async with Coordinator(...) as c:`, in an async function; in a script without an "
+    "event loop write `with connect(...) as c:`"
+)
 _END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
 
 
@@ -207,6 +211,13 @@ class Coordinator:
     ) -> None:
         """Drain, release, close. See `close`."""
         await self.close()
+
+    if not TYPE_CHECKING:  # the checkers refuse `with Coordinator(...)` by themselves
+
+        def __enter__(self) -> None:
+            raise IllegalRequest(_NOT_ASYNC)
+
+        def __exit__(self, *_: object) -> None: ...
 
     async def close(self) -> None:
         """Start nothing more, wait up to `drain` seconds for what runs, release all sagas. Safe to call twice.

@@ -68,9 +68,7 @@ def check_page(status: object, limit: object) -> None:
         raise IllegalRequest(f"no saga has status {status!r}; give one of {', '.join(sorted(STATUSES))}")
 
 
-def require_deps(
-    actions: Iterable[Action[..., Any]], deps: object, *, advice: str = "give deps=..."
-) -> None:
+def require_deps(actions: Iterable[Action[..., Any]], deps: object, *, advice: str = "give deps=...") -> None:
     """Refuse actions and undos that take `Ctx[Deps]` where there are no deps: each call of them would fail.
 
     Args:
