@@ -170,6 +170,13 @@ async def run_alone(client: Client, graph: Dag) -> None:
     assert_type(await built.execute(), Any)
 
 
+async def shown(coordinator: Coordinator, order: Order) -> None:
+    kept: list[object] = [await coordinator.run(fulfil, order)]
+    kept.append(await coordinator.run(payment.with_id("p-1"), 1, card="x"))
+    wider: Saga[[int, str], object] = payment
+    repr([kept, wider, str(await coordinator.run(payment.options(deadline=5), 1, "x"))])
+
+
 async def run(client: Client) -> None:
     async with Coordinator("memory://", deps=Deps(client), sagas=[fulfil]) as coordinator:
         order = Order("1", "2")

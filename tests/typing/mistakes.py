@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compensate.authoring import Action, Ctx, action, constant, fan_out, saga
+from compensate.authoring import Action, Ctx, Saga, action, constant, fan_out, saga
 from compensate.core.policy import Retry
 from compensate.runtime.coordinator import Coordinator
 from tests.typing.clean import (
@@ -124,4 +124,5 @@ fulfil.encode_params("order")  # mistake: params of the wrong type
 fulfil.encode_params()  # mistake: params are missing
 fulfil.with_id("order-1").encode_params(Order("1", "2"), 5)  # mistake: one param too many
 fulfil.with_id(5)  # mistake: an id that is no text
+narrow: Saga[[int, str], str] = payment  # mistake: the output of a saga is no narrower type
 wrong: Action[[Line], Quote] = quote  # mistake: an action of another signature

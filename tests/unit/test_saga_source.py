@@ -21,10 +21,12 @@ import os
 import random
 import threading
 import time
+import typing
 import uuid
 from contextlib import suppress
 from datetime import date
 from time import time as seconds
+from typing import assert_type
 from uuid import uuid4
 
 from compensate import Saga, action, constant, fan_out, saga
@@ -294,6 +296,7 @@ ACCEPTED = {
     "time that goes nowhere": "began = time.time()\nassert began > 0\nreturn first(x)",
     "a known time": "return stamp(datetime.datetime(2026, 1, 1).isoformat())",
     "a seeded number": "return stamp(uuid.uuid5(uuid.NAMESPACE_DNS, 'a').hex)",
+    "for the type checkers": "a = first(x)\nassert_type(a, str)\ntyping.reveal_type(a) if NAMES is None else None\nreturn a",
     "comparing plain": "return first(x) if NAMES is SEEN else then(x)",
 }
 

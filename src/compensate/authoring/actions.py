@@ -138,6 +138,12 @@ class Action(Generic[P, T]):
             raise refuse_pickling(self.where, self.__module__, self.__qualname__)
         return str(self.__qualname__)
 
+    def clone(self) -> Action[P, T]:
+        """Another action with the same settings, which can be changed; `copy.copy` gives the action itself."""
+        made: Action[P, T] = object.__new__(Action)
+        made.__dict__.update(self.__dict__)
+        return made
+
     def __copy__(self) -> Self:
         return self
 

@@ -33,8 +33,8 @@ class ByName:
     """The bare function of an action, which learns how it is found when it is first asked for.
 
     `@action` takes the function's place in its module, so the function is found as `module.work.fn`, and pickle looks
-    it up by its `__qualname__`. It is changed only if the action does stand in that place: a function that was handed to
-    `action(...)` and kept its own name is left as it is.
+    it up by its `__qualname__`. It is changed only if the action does stand in that place: a function that was handed
+    to `action(...)` and kept its own name is left as it is.
     """
 
     def __get__(self, action: Any, owner: Any = None) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from compensate.authoring.context import Ctx
 from compensate.codec import TypeCodec, type_codec
 from compensate.codec.values import type_name
-from compensate.errors import DefinitionError
+from compensate.errors import DefinitionError, SerializeFailed
 
 _HERE = dirname(__file__)  # noqa: PTH120 - pathlib would cost every import of the package 3 ms
 _LIBRARY = dirname(inspect.__file__)  # noqa: PTH120
@@ -53,7 +53,10 @@ class Signature:
             hint = self.hints[param.name]
             if is_ctx(hint):
                 raise DefinitionError(f"{where}: parameter {param.name} is a Ctx; the Ctx goes first")
-            self.params[param.name] = type_codec(hint, where=f"{where}, parameter {param.name}")
+            codec = type_codec(hint, where=f"{where}, parameter {param.name}")
+            self.params[param.name] = codec
+            if codec.limited and param.default is not inspect.Parameter.empty:
+                _check_default(codec, param.default)
         self.bare = inspect.Signature(params)
 
     def output(self) -> TypeCodec[Any]:
@@ -63,6 +66,14 @@ class Signature:
                 f"{self.where}: it has no return annotation; say its type (`-> None` if it returns nothing)"
             )
         return type_codec(self.hints["return"], where=f"{self.where}, its return value")
+
+
+def _check_default(codec: TypeCodec[Any], default: object) -> None:
+    """Refuse a default that breaks what its own annotation says."""
+    try:
+        codec.encode(default)
+    except SerializeFailed as error:
+        raise DefinitionError(f"{error}; this is its default") from error
 
 
 def _unannotated(fn: Callable[..., Any], param: inspect.Parameter, *, first: bool) -> str:

@@ -32,6 +32,9 @@ _UNKNOWN: Final[Any] = object()
 _SETTINGS: Final = ("options", "after", "when", "with_id")
 _SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _SWALLOWING: Final = ("suppress", "fail_after", "move_on_after")
+_FOR_CHECKERS: Final = ("typing", "typing_extensions")
+"""Modules whose functions (`assert_type`) do nothing when they are called."""
+
 _CONTAINERS: Final = (list, dict, set)
 _BRANCH: Final = (
     "let an action return a bool and use `.when(flag)`, or decide inside an action that takes the value"
@@ -461,6 +464,8 @@ class _Checker:
             return  # a helper that is given actions, or a list to fill
         refers = bool({"reference", "references"} & set(kinds))
         found = self.resolve(node.func)
+        if getattr(found, "__module__", "") in _FOR_CHECKERS:
+            return
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in self.functions or (isinstance(found, FunctionType) and found.__name__ == called):
             # Without a reference it may be plain Python on plain values, such as a check of a known list.

@@ -7,7 +7,6 @@ a wrapper does is written once, as a generator of steps, for `def` and `async de
 from __future__ import annotations
 
 import asyncio
-import copy
 import inspect
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -250,7 +249,7 @@ def _with_twice_the_time(dag: Dag) -> Dag:
 
 
 def _wrap(action: Action[..., Any], stage: Stage, saga: Saga[..., Any]) -> Action[..., Any]:
-    wrapped = copy.copy(action)
+    wrapped = action.clone()
     wrapped.takes_ctx = wrapped.undo_takes_ctx = True
     specs = [spec for spec in action_nodes(saga.dag) if spec.action == action.name]
     limits = [limit for spec in specs for limit in (spec.timeout, spec.undo_timeout) if limit is not None]
