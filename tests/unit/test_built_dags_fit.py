@@ -101,7 +101,8 @@ def test_a_node_of_another_action_of_that_name_is_refused_with_both_places() -> 
 
     @saga
     def whole() -> str:
-        return make()(1)
+        made: str = make()(1)
+        return made
 
     with pytest.raises(DefinitionError, match="another action is registered"):
         DagBuilder("d", registry_of(other)).append(subsaga_node("s", whole)).build()
@@ -206,7 +207,8 @@ def charge(cents: Positive, more: list[Positive] | None = None) -> int:
 
 async def test_params_that_break_a_constraint_start_nothing() -> None:
     async with Coordinator("memory://", sagas=[charge]) as c:
-        for args in ((0,), (1, [1, 0])):
+        tried: list[Any] = [(0,), (1, [1, 0])]
+        for args in tried:
             with pytest.raises(ParamsInvalid, match="greater than 0"):
                 await c.start(charge, *args)
         with pytest.raises(ParamsInvalid, match="greater than 0"):

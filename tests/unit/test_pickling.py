@@ -39,7 +39,7 @@ class Shop:
         return x
 
     @action
-    def sell(x: int) -> int:  # type: ignore[misc] # pyright: ignore[reportSelfClsParameterName]
+    def sell(x: int) -> int:  # pyright: ignore[reportSelfClsParameterName, reportGeneralTypeIssues]
         return x + 1
 
 
