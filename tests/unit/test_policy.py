@@ -49,6 +49,14 @@ def test_an_undo_gets_five_attempts_by_default() -> None:
     assert sum(UNDO.delay(failures, "") for failures in range(1, 5)) == 7.5
 
 
+def test_without_a_limit_only_the_kind_of_error_ends_the_attempts() -> None:
+    for_ever = Retry(None, never=LookupError)
+    assert all(for_ever.allows(failures, ("builtins.OSError",)) for failures in (1, 5, 10**9))
+    assert not for_ever.allows(1, LOOKUP)
+    assert not Retry(attempts=None, on=ValueError).allows(1, LOOKUP)
+    assert [policy.repeats for policy in (ONCE, Retry(2), for_ever)] == [False, True, True]
+
+
 def test_on_and_never_hold_for_subclasses_too_and_never_wins() -> None:
     assert Retry(2, on=LookupError).allows(1, LOOKUP)
     assert not Retry(2, on=ValueError).allows(1, LOOKUP)
@@ -72,6 +80,27 @@ def test_delays_grow_by_the_factor_up_to_the_longest() -> None:
 
 def test_a_delay_that_overflows_is_the_longest() -> None:
     assert Retry(10**6, first=1.0, factor=10.0, longest=7.0).delay(10**5, "k") == 7.0
+
+
+@pytest.mark.parametrize("failures", [1, 1_100, 10**6, 10**9])
+@pytest.mark.parametrize(
+    ("policy", "most"),
+    [
+        (Retry(None), 60.0),
+        (Retry(None, first=0.0), 0.0),
+        (Retry(None, first=3, factor=2, longest=10**6), 1e6),  # whole numbers, which never overflow but grow
+        (Retry(None, first=1e-300, factor=1.0), 1e-300),
+        (Retry(None, first=0.5, longest=0), 0.0),
+        (Retry(None, jitter=1.0), 60.0),
+    ],
+    ids=str,
+)
+def test_a_delay_stays_within_its_bounds_after_any_number_of_failures(
+    policy: Retry, most: float, failures: int
+) -> None:
+    assert 0.0 <= policy.delay(failures, "k") <= most
+    if failures > 1 and not policy.jitter:
+        assert policy.delay(failures, "k") == most
 
 
 @given(
@@ -102,6 +131,7 @@ def test_jitter_varies_between_keys() -> None:
     [
         {"attempts": 2.5},
         {"attempts": float("nan")},
+        {"attempts": float("inf")},
         {"attempts": "3"},
         {"attempts": True},
         {"first": "1"},

@@ -328,7 +328,7 @@ def _check_pivots(dag: Dag, edges: Mapping[str, tuple[str, ...]], where: str) ->
             if node.name in before or isinstance(node, ConstantNode):
                 continue
             for path, inner in _actions(node):
-                if inner.retry.attempts < 2:
+                if not inner.retry.repeats:
                     raise DefinitionError(
                         f"{where}: node {path!r} may fail after the pivot {pivot!r} has completed, and is not tried "
                         f"again; give it retry=Retry(...) or let {pivot!r} depend on it"

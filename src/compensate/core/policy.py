@@ -44,7 +44,9 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     """How often, and after which delays, an action or undo is tried again.
 
     Attributes:
-        attempts: How many times it may fail in all, the first included; at least 1.
+        attempts: How many times it may fail in all, the first attempt included; at least 1. `None`: there is no limit,
+            and it is tried until it succeeds, until it raises `Permanent` or an error that `on` and `never` exclude,
+            or until the saga turns back (a deadline, a rollback, the failure of another node).
         first: Seconds before the second attempt.
         factor: What each further delay is multiplied with; at least 1.
         longest: Most seconds between two attempts.
@@ -54,7 +56,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
         never: Never retry these.
     """
 
-    attempts: int = 1
+    attempts: int | None = 1
     first: float = 0.5
     factor: float = 2.0
     longest: float = 60.0
@@ -66,7 +68,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
         # The author gives classes; the dag keeps their names.
         def __init__(
             self,
-            attempts: int = 1,
+            attempts: int | None = 1,
             first: float = 0.5,
             factor: float = 2.0,
             longest: float = 60.0,
@@ -78,14 +80,20 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         force_setattr(self, "on", _names("on", self.on))
         force_setattr(self, "never", _names("never", self.never))
-        if type(self.attempts) is not int or self.attempts < 1:
+        if self.attempts is not None and (type(self.attempts) is not int or self.attempts < 1):
             raise DefinitionError(
-                f"Retry: attempts is {self.attempts!r}; it counts the first one, so give a whole number from 1 on"
+                f"Retry: attempts is {self.attempts!r}; it counts the first one, so give a whole number from 1 on, "
+                "or None to try until it succeeds"
             )
         _check_number("first", self.first, 0, _INFINITE, "seconds, 0 or more")
         _check_number("factor", self.factor, 1, _INFINITE, "1 or more")
         _check_number("longest", self.longest, 0, _INFINITE, "seconds, 0 or more")
         _check_number("jitter", self.jitter, 0, 1, "a share from 0 to 1")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a failed attempt may be followed by another one."""
+        return self.attempts is None or self.attempts > 1
 
     def allows(self, failures: int, error: Sequence[str]) -> bool:
         """Whether another attempt is due after `failures` failed ones.
@@ -94,7 +102,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
             failures: Failed attempts so far, this one included.
             error: Qualified names of the raised error's class and its bases.
         """
-        if failures >= self.attempts:
+        if self.attempts is not None and failures >= self.attempts:
             return False
         if any(name in self.never for name in error):
             return False
@@ -102,10 +110,12 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def delay(self, failures: int, salt: str) -> float:
         """Seconds to wait after the `failures`-th failure; `salt` fixes the jitter."""
+        # Nothing bounds `failures`, so the power may leave the range of a float. In integers it would not overflow but
+        # grow without bound, hence the conversion.
         try:
-            delay = min(self.longest, self.first * self.factor ** (failures - 1))
+            delay = min(self.longest, self.first * float(self.factor) ** (failures - 1))
         except OverflowError:
-            delay = self.longest
+            delay = self.longest if self.first else 0.0
         if self.jitter:
             delay *= 1 - self.jitter * (crc32(f"{salt}#{failures}".encode()) / 2**32)
         return delay

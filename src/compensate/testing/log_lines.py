@@ -421,10 +421,10 @@ class Walk:
             track.deaths = 0
             self._count(track, event, event.data.retry_at, track.leaf.node.retry.attempts)
 
-    def _count(self, track: Track, event: Event, retry_at: float | None, allowed: int) -> None:
+    def _count(self, track: Track, event: Event, retry_at: float | None, allowed: int | None) -> None:
         track.failures += 1
         track.retry_at = retry_at
-        if retry_at is not None and track.failures >= allowed:
+        if retry_at is not None and allowed is not None and track.failures >= allowed:
             self.report.add(
                 "retry",
                 f"{track.leaf.path} is to be tried again after {track.failures} of {allowed}",

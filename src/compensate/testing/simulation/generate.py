@@ -120,7 +120,7 @@ class _Maker:
         when = ""
         if knobs.when and kind != "constant" and not pivot and chance() < 0.3:
             when = rng.choice([""] + [spec.name for spec in before if reads_yes(spec)])
-        attempts = rng.choice((1, 1, 2, 3))
+        attempts = rng.choice((1, 1, 2, 3, None))
         undo: list[Literal["none", "output", "unknown"]] = ["unknown"]
         if knobs.none:
             undo.append("none")
@@ -141,7 +141,7 @@ class _Maker:
             attempts=attempts,
             first=rng.choice((0.0, 0.1, 0.5)),
             timeout=rng.choice((0.4, 1.5)) if knobs.timeouts and chance() < 0.5 else None,
-            undo_attempts=rng.choice((1, 2, 4)),
+            undo_attempts=rng.choice((1, 2, 4, None)),
             undo_timeout=rng.choice((0.4, 1.5)) if knobs.undo_timeouts and chance() < 0.5 else None,
             pivot=pivot,
             nodes=self.nodes(rng.randint(1, 3), depth + 1, fanned=fanned or kind == "sagas")
@@ -150,7 +150,9 @@ class _Maker:
             count=rng.randint(0, 4) if kind in ("fan", "sagas", "step", "blocking") and chance() < 0.7 else 0,
             items_of=rng.choice(lists) if kind in ("fan", "sagas") and lists and chance() < 0.6 else "",
             yes=chance() < 0.6,
-            do=self._script(knobs.do, knobs.do_rate, attempts + 1),
+            do=self._script(
+                _curable(knobs.do, attempts), knobs.do_rate, 6 if attempts is None else attempts + 1
+            ),
             undoing=self._script(knobs.undo, knobs.undo_rate, 4),
             sick=rng.randint(0, 2),
         )
@@ -163,9 +165,16 @@ class _Maker:
         return tuple(script)
 
 
+def _curable(words: list[str], attempts: int | None) -> list[str]:
+    """The faults that end some time: a key that was refused is refused for ever, and so would be tried for ever."""
+    return words if attempts is not None else [word for word in words if word != "no_effect"]
+
+
 def _retriable(node: NodeSpec) -> NodeSpec:
     return msgspec.structs.replace(
-        node, attempts=max(2, node.attempts), nodes=tuple(_retriable(inner) for inner in node.nodes)
+        node,
+        attempts=None if node.attempts is None else max(2, node.attempts),
+        nodes=tuple(_retriable(inner) for inner in node.nodes),
     )
 
 

@@ -38,10 +38,10 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     reads: tuple[str, ...] = ()
     when: str = ""
     undo: Literal["none", "output", "unknown"] = "output"
-    attempts: int = 1
+    attempts: int | None = 1
     first: float = 0.1
     timeout: float | None = None
-    undo_attempts: int = 3
+    undo_attempts: int | None = 3
     undo_timeout: float | None = None
     pivot: bool = False
     nodes: tuple[NodeSpec, ...] = ()
