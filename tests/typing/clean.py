@@ -22,6 +22,7 @@ from compensate.core.dag import Dag
 from compensate.core.policy import Retry
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.executor import SagaExecutor
+from compensate.runtime.inject import Inject
 
 
 class Client:
@@ -182,6 +183,9 @@ async def run(client: Client) -> None:
         order = Order("1", "2")
         assert_type(await coordinator.run(fulfil.with_id(order.id), order, warehouse="east"), str)
         started = await coordinator.start(payment, 1, card="x")
+        faults = {"authorize": Inject(fail="before")}
+        assert_type(await coordinator.run(payment, 1, card="x", inject=faults), Auth)
+        assert_type(await (await coordinator.start(payment, 1, card="x", inject=faults)).result(), Auth)
         assert_type(await started.result(), Auth)
 
 

@@ -118,6 +118,8 @@ async def run(coordinator: Coordinator, order: Order) -> None:
     await coordinator.start(payment, 5, colour="red")  # mistake: start with an unknown param
     number: int = await coordinator.run(fulfil, order)  # mistake: the result taken for another type
     await coordinator.run(quote, order)  # mistake: an action is no saga
+    await coordinator.run(quote, order, inject={})  # mistake: an action is no saga, with faults either
+    await coordinator.start(payment, 1, "x", inject={"quote": "fail"})  # mistake: a fault that is none
 
 
 fulfil.encode_params("order")  # mistake: params of the wrong type

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import click
 
 from compensate.cli import codes, documents
+from compensate.cli.injecting import injecting, read_faults
 from compensate.cli.loading import CliError, Code, load_code, load_saga, looks_like_definition, read_params
 from compensate.cli.looking import output_text
 from compensate.cli.options import Common, common, running
@@ -24,6 +25,7 @@ from compensate.cli.session import (
 from compensate.core import states as s
 from compensate.errors import CompensateError, StoreError
 from compensate.render.words import STATE_WORDS
+from compensate.runtime.inject import check_fit
 from compensate.runtime.runs import Snapshot
 from compensate.stores.base import SagaRecord
 
@@ -39,6 +41,7 @@ from compensate.stores.base import SagaRecord
 @click.option(
     "--id", "saga_id", metavar="ID", help="The saga's id; the same id again goes on with the same saga."
 )
+@injecting
 @running
 @common
 def run(
@@ -46,6 +49,7 @@ def run(
     spec: str,
     params: str,
     saga_id: str | None,
+    faults: tuple[str, ...],
     apps: tuple[str, ...],
     deps: str | None,
     drain: float,
@@ -60,6 +64,8 @@ def run(
     code = load_code(apps)
     code.add_saga(saga)
     given = saga.read_params(read_params(params))  # before there is a store
+    inject = read_faults(faults)
+    check_fit(saga.plan, inject)
     if saga_id is not None:
         saga = saga.with_id(saga_id)
     words = [spec, *apps]
@@ -69,11 +75,17 @@ def run(
         found: list[Snapshot] = []
         try:
             async with session.opened():
-                started = await session.unless_stopped(session.coordinator.start_json(saga, given))
+                started = await session.unless_stopped(
+                    session.coordinator.start_json(saga, given, inject=inject)
+                )
                 shown = await session.coordinator.get(started.id)
                 session.watch.add(shown, past=True)
                 if shown.status in s.ENDS and not started.new:
                     common.out.hint(f"saga {started.id} had ended before; this is what it came to")
+                elif inject and not started.new:
+                    common.out.hint(
+                        f"saga {started.id} was started before; of --inject it meets only what is still to come"
+                    )
                 found.append(await through(session, started.id))
         except Interrupted as stopped:
             return await interrupted(common, session, stopped, words)

@@ -8,13 +8,14 @@ import contextlib
 import threading
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from compensate.authoring import Saga
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.errors import IllegalRequest, Stopped
 from compensate.runtime.coordinator import Coordinator
+from compensate.runtime.inject import NO_FAULTS, Faults
 from compensate.runtime.runs import Run, Snapshot
 from compensate.stores.base import Page, Store
 
@@ -147,13 +148,21 @@ class Connection:
         finally:
             self._waits.discard(future)
 
-    def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, saga: Saga[..., T], /, *args: Any, inject: Faults, **kwargs: Any) -> T: ...
+    def run(self, saga: Any, /, *args: Any, inject: Any = NO_FAULTS, **kwargs: Any) -> Any:
         """Start a saga and wait for its end; see `Coordinator.run`."""
-        return self.wait(self.coordinator.run(saga, *args, **kwargs))
+        return self.wait(self.coordinator.run(saga, *args, inject=inject, **kwargs))
 
-    def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> BlockingRun[T]:
+    @overload
+    def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> BlockingRun[T]: ...
+    @overload
+    def start(self, saga: Saga[..., T], /, *args: Any, inject: Faults, **kwargs: Any) -> BlockingRun[T]: ...
+    def start(self, saga: Any, /, *args: Any, inject: Any = NO_FAULTS, **kwargs: Any) -> BlockingRun[Any]:
         """Start a saga; see `Coordinator.start`."""
-        return BlockingRun(self, self.wait(self.coordinator.start(saga, *args, **kwargs)))
+        return BlockingRun(self, self.wait(self.coordinator.start(saga, *args, inject=inject, **kwargs)))
 
     def adopt(self, saga_id: str) -> BlockingRun[Any]:
         """Go on with one saga; see `Coordinator.adopt`."""

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
@@ -36,7 +36,7 @@ from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
-from compensate.runtime.inject import Inject, warn_of_misfits
+from compensate.runtime.inject import NO_FAULTS, Faults, Inject, check_fit, checked, warn_of_misfits
 from compensate.runtime.requests import Requests
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page, require_deps
@@ -313,15 +313,25 @@ class Coordinator:
 
     # -- running sagas -----------------------------------------------------
 
-    async def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    async def run(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def run(self, saga: Saga[..., T], /, *args: Any, inject: Faults, **kwargs: Any) -> T: ...
+    async def run(self, saga: Any, /, *args: Any, inject: Any = NO_FAULTS, **kwargs: Any) -> Any:
         """Start a saga and wait for its end.
+
+        Args: As for `start`.
 
         Raises: What `start` raises, and what `Run.result` raises. A retry with the same id is safe.
         """
-        run = await self.start(saga, *args, **kwargs)
+        run = await self.start(saga, *args, inject=inject, **kwargs)
         return await run.result()
 
-    async def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]:
+    @overload
+    async def start(self, saga: Saga[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]: ...
+    @overload
+    async def start(self, saga: Saga[..., T], /, *args: Any, inject: Faults, **kwargs: Any) -> Run[T]: ...
+    async def start(self, saga: Any, /, *args: Any, inject: Any = NO_FAULTS, **kwargs: Any) -> Run[Any]:
         """Start a saga; on return it is durable (S11).
 
         The id is made up unless given by `saga.with_id(...)`. Starting an id again, with the same saga and equal
@@ -332,7 +342,18 @@ class Coordinator:
 
         A start that is cancelled before it returns may have stored the saga, which then runs.
 
+        Args:
+            saga: The saga.
+            args: Its params, by position.
+            inject: Faults in this saga alone, by path of node, for tests and drills: at these nodes they take the
+                place of the coordinator's. They are not stored: they hold in this coordinator, also when it claims
+                the saga again, and no other process knows of them. If the saga was started before, they apply to
+                what it still does here. Where the saga itself has a param `inject`, the argument is that param;
+                give faults to `start_json` then.
+            kwargs: Its params, by name.
+
         Raises:
+            DefinitionError: A path of `inject` names no action of the saga. Nothing was stored.
             ParamsInvalid: The arguments do not fit the saga's signature. Nothing was stored.
             DefinitionError: One of its actions takes `Ctx[Deps]`, and the coordinator has no deps. Nothing was stored.
             SagaExists: The id is taken by another saga, or with other params; the message says which differ.
@@ -340,16 +361,19 @@ class Coordinator:
             Unavailable: The outcome is unknown; start it again under the same id.
             Stopped: The coordinator is shutting down.
         """
-        return await self._start(saga, saga.encode_params(*args, **kwargs))
+        if inject is not NO_FAULTS and "inject" in saga.params:
+            kwargs["inject"], inject = inject, NO_FAULTS
+        return await self._start(saga, saga.encode_params(*args, **kwargs), inject)
 
-    async def start_json(self, saga: Saga[..., T], params: bytes) -> Run[T]:
+    async def start_json(self, saga: Saga[..., T], params: bytes, *, inject: Faults = None) -> Run[T]:
         """As `start`, with the params as a JSON object by name, as tools get them.
 
         Raises: As `start`.
         """
-        return await self._start(saga, saga.read_params(params))
+        return await self._start(saga, saga.read_params(params), inject)
 
-    async def _start(self, saga: Saga[..., T], params: bytes) -> Run[T]:
+    async def _start(self, saga: Saga[..., T], params: bytes, inject: Faults) -> Run[T]:
+        check_fit(saga.plan, checked(f"saga {saga.name}", inject))
         saga_id = saga.saga_id
         if saga_id is None:
             saga_id = ids.next()
@@ -362,13 +386,13 @@ class Coordinator:
             self._learn(saga)
         while True:
             try:
-                execution = await self._host.start(saga, saga_id, params, saga.deadline)
+                execution = await self._host.start(saga, saga_id, params, saga.deadline, inject)
             except SagaExists:
                 first = self.execution(saga_id)
                 if first is not None and not await first.stored():
                     self._check_start(first)
                 with contextlib.suppress(SagaNotFound):  # it came to nothing, or has been deleted since
-                    return await self._start_again(saga, saga_id, params)
+                    return await self._start_again(saga, saga_id, params, inject)
                 self.check_running(saga_id)
             else:
                 return Run(self, saga_id, saga, execution, new=True)
@@ -380,7 +404,7 @@ class Coordinator:
         if isinstance(error, Unavailable) and not first.cut_off:
             raise Unavailable(str(error)) from error
 
-    async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes) -> Run[T]:
+    async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes, inject: Faults) -> Run[T]:
         try:
             stored = await self.store.load(saga_id)
         except Unavailable:
@@ -394,6 +418,7 @@ class Coordinator:
                 f"saga {saga_id}: the id is taken by {what}; that one is {stored.record.status}; nothing was changed; "
                 "choose another id, or look at it with get()"
             )
+        self._host.order(saga_id, inject)
         await self._adopt(stored.record)
         return Run(self, saga_id, saga)
 

@@ -70,6 +70,8 @@ class Execution(Writing):
         self.caller = Caller(self)
         self.base: Context = copy_context()
         """The context variables that every action and undo of this saga begins with."""
+        self.inject = setting.inject
+        """Faults on order, by path of node: those of all sagas here, or those and its own."""
 
     stopping = False
     abandoned = False
@@ -162,7 +164,7 @@ class Execution(Writing):
     async def _run_in_place(self, command: RunAction | RunUndo) -> None:
         self.place = command.node
         try:
-            if not self.machine.calm or self.setting.inject:
+            if not self.machine.calm or self.inject:
                 await self.run(command, self.base)
             elif isinstance(command, RunAction):
                 await stretch.forward(self, command.node)

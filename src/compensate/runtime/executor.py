@@ -23,7 +23,6 @@ from compensate.core.shown import states
 from compensate.errors import (
     ActionFailed,
     CompensateError,
-    DefinitionError,
     IllegalRequest,
     ParamsInvalid,
     SerializeFailed,
@@ -35,7 +34,7 @@ from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.execution import Execution
 from compensate.runtime.ids import ids
-from compensate.runtime.inject import ADVICE, Inject, misfit
+from compensate.runtime.inject import Inject, check_fit
 from compensate.runtime.setting import Setting, check_crashes, require_deps
 from compensate.stores import open_store
 from compensate.stores.base import NewSaga, Store, StoredSaga
@@ -138,22 +137,13 @@ class SagaExecutor(Generic[T]):
             self._plan = saga.plan
             self._bindings = _bindings(saga)
         require_deps({id(one.action): one.action for one in self._bindings.list if one}.values(), deps)
-        if inject:
-            self._check(inject)
+        check_fit(self._plan, self._setting.inject)
         self._execution: Execution | None = None
         self._stored: Machine | None = None
         self._cut_off = False
         self._task: asyncio.Task[BaseException | None] | None = None
         self._turn = asyncio.Lock()
         """Held by who drives; a second caller waits, and then finds what the first left."""
-
-    def _check(self, inject: Mapping[str, Inject]) -> None:
-        """Refuse faults that could never fire."""
-        plan = self._plan
-        for path in inject:
-            what = misfit(plan, path)
-            if what:
-                raise DefinitionError(f"saga {plan.dag.name}: inject: {what}; {ADVICE}")
 
     @classmethod
     async def from_stored(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -29,6 +29,7 @@ from compensate.errors import (
 )
 from compensate.runtime.bindings import Bindings, unreadable
 from compensate.runtime.execution import Change, Execution
+from compensate.runtime.inject import Faults, Inject, joined
 from compensate.runtime.setting import Setting
 from compensate.runtime.slots import HOLDER, Holder
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
@@ -70,6 +71,8 @@ class Host:
         """Ids under which something may have been stored for us that nothing here runs: a start of unknown outcome."""
         self.fenced: set[str] = set()
         """Sagas that ran here until somebody else adopted them."""
+        self.faults: dict[str, Mapping[str, Inject]] = {}
+        """Faults that were ordered for one saga, by its id. They hold as long as this host does, and are not stored."""
         self.stopping = False
         self._stopped = False
         self._errands: set[asyncio.Task[Any]] = set()
@@ -114,9 +117,14 @@ class Host:
     # -- new sagas ---------------------------------------------------------
 
     async def start(
-        self, saga: Saga[..., Any], saga_id: str, params: bytes, deadline: float | None
+        self,
+        saga: Saga[..., Any],
+        saga_id: str,
+        params: bytes,
+        deadline: float | None,
+        inject: Faults = None,
     ) -> Execution:
-        """Store a new saga and run it.
+        """Store a new saga and run it, with `inject` as faults of its own.
 
         Raises:
             SagaExists: The id is taken, by whatever saga; its own start may still be under way here.
@@ -136,6 +144,7 @@ class Host:
         old = self.live.get(saga_id)
         if old is not None:
             self._leave(old)
+        execution.inject = joined(inject, self.setting.inject)
         self.live[saga_id] = execution
         try:
             await execution.begin()
@@ -147,11 +156,19 @@ class Host:
             raise
         self.damaged.pop(saga_id, None)  # that was another saga, deleted since
         if self.find(saga_id) is execution:
+            self.order(saga_id, inject)
             self._launch(execution)
         else:  # before the store's answer came the saga was adopted elsewhere, and here again, or all was shut down
             execution.withdraw()
             self._forget(execution)
         return execution
+
+    def order(self, saga_id: str, inject: Faults) -> None:
+        """Have things go wrong in one saga, as long as it runs here: in what it still does, and after each claim."""
+        if inject:
+            self.faults[saga_id] = inject
+            if saga_id in self.live:
+                self.live[saga_id].inject = joined(inject, self.setting.inject)
 
     def _bindings_of(self, saga: Saga[..., Any]) -> Bindings:
         bindings = self._bindings.get(saga.fingerprint)
@@ -308,6 +325,7 @@ class Host:
         )
         execution = Execution(machine, bindings, self.setting)
         execution.owner = self.owner
+        execution.inject = joined(self.faults.get(saga_id), self.setting.inject)
         if old is not None:
             old.heir = execution
         return execution

@@ -12,7 +12,7 @@ from compensate.core.events import Event
 from compensate.errors import DefinitionError, IllegalRequest
 from compensate.runtime.calls.threads import Job
 from compensate.runtime.clock import Clock, SteadyClock
-from compensate.runtime.inject import Inject
+from compensate.runtime.inject import Inject, checked
 from compensate.runtime.log import Report
 from compensate.runtime.slots import Slots
 from compensate.stores.base import Store
@@ -112,7 +112,7 @@ class Setting:
         self.slots = slots
         self.pool = pool
         self.observers = observers
-        self.inject: Mapping[str, Inject] = {} if inject is None else inject
+        self.inject = checked("inject=", inject)
         self.report = report
         self.left_behind: dict[Job, str] = {}
         """Plain functions that still run though nothing waits for them any more, with the ids of their sagas."""

@@ -28,7 +28,7 @@ async def forward(execution: Execution, i: int) -> None:
         if isinstance(given, Outcome):
             caller.record(i, "do", given)
             return
-        if machine.seq != seq or execution.machine is not machine or execution.stopping:
+        if machine.seq != seq or execution.machine is not machine or execution.stopping or execution.inject:
             execution.machine.succeed(i, given, now())
             return
         i = machine.advance(i, given, now())
@@ -58,7 +58,7 @@ async def backward(execution: Execution, i: int) -> None:
         if came is not None:
             caller.record(i, "undo", came)
             return
-        if machine.seq != seq or execution.machine is not machine or execution.stopping:
+        if machine.seq != seq or execution.machine is not machine or execution.stopping or execution.inject:
             execution.machine.undo_succeed(i, now())
             return
         i = machine.retreat(i, now())

@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-import msgspec
-
 from compensate.authoring import Action
 from compensate.core import events as e
 from compensate.core.events import Event
@@ -87,8 +85,7 @@ class VirtualCoordinator(Coordinator):
             repeat: Call the action this many times.
             repeat_undo: Call the undo this many times.
         """
-        changes = {"fail": fail, "fail_undo": fail_undo, "repeat": repeat, "repeat_undo": repeat_undo}
-        self.faults[node] = msgspec.convert(changes, Inject)
+        self.faults[node] = Inject(fail, fail_undo, repeat, repeat_undo)
 
     def check_faults(self) -> None:
         """Raise `AssertionError` if a fault was ordered that never happened: the test has shown nothing then."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from compensate.authoring import Ctx
 from compensate.codec import type_codec
@@ -22,6 +22,7 @@ from compensate.runtime.calls.contexts import call_in_copy, in_context, unchange
 from compensate.runtime.calls.outcomes import CUT_OFF, Circumstances, Outcome, outcome, program_end
 from compensate.runtime.calls.threads import Job
 from compensate.runtime.failures import error_info
+from compensate.runtime.inject import NOTHING as NO_FAULT
 from compensate.runtime.inject import Inject
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Caller:
         given: Any
         try:
             link = bound.link
-            if link is not None and not execution.setting.inject and unchanged(base):
+            if link is not None and not execution.inject and unchanged(base):
                 data = execution.machine.output[link.source] if link.source >= 0 else None
                 given = link.decode(data or execution.values.data(link, bound, i))
             else:
@@ -177,7 +178,7 @@ class Caller:
             return self._not_called(i, "undo", error)
         call: Call | None = None
         try:
-            if bound.undo_link is not None and not execution.setting.inject and unchanged(base):
+            if bound.undo_link is not None and not execution.inject and unchanged(base):
                 result = await bound.undo_link(output)
                 if result is not None:
                     await _see_through(result, base.copy())
@@ -273,7 +274,7 @@ class Caller:
                 await self._limited(call, _see_through(result, call.base.copy()), seconds)
 
     def _inject(self, i: int) -> Inject:
-        return self.execution.setting.inject.get(self.execution.machine.plan.names[i], _NO_FAULT)
+        return self.execution.inject.get(self.execution.machine.plan.names[i], NO_FAULT)
 
     def _ctx(self, call: Call, attempt: int) -> Ctx[Any]:
         execution = self.execution
@@ -395,6 +396,3 @@ def _hear(future: asyncio.Future[Any]) -> None:
     """Look at an outcome that came too late to count, so that the loop does not report it besides."""
     if not future.cancelled():
         future.exception()
-
-
-_NO_FAULT: Final = Inject()
