@@ -226,7 +226,7 @@ class Judge:
         if outcome is not None:
             details += _raised(outcome)
         # Who made what is left over is to be mended, wherever else the fault was; the point says where that was.
-        guilty = node if node in makers else _only(makers) or node
+        guilty = node if node in makers else _only(makers) or _fan_out(makers) or node
         return Finding(guilty, point, problem, tuple(details))
 
     def _who_changed(self, changes: list[Change]) -> list[str]:
@@ -294,6 +294,12 @@ def _culprit(outcome: Outcome) -> str:
 
 def _only(nodes: Any) -> str:
     return nodes[0] if len(nodes) == 1 else ""
+
+
+def _fan_out(nodes: list[str]) -> str:
+    """The first of the nodes, if all of them are elements of one fan-out; else `""`."""
+    fans = {node.rpartition("[")[0] if node.endswith("]") else "" for node in nodes}
+    return nodes[0] if fans != {""} and len(fans) == 1 else ""
 
 
 def _node_in(when: str) -> str:

@@ -13,12 +13,14 @@ from compensate.core import events as e
 from compensate.core.events import Event
 from compensate.core.plan import ACTION, Plan
 from compensate.core.policy import qualified
-from compensate.errors import DefinitionError, InjectedError
+from compensate.errors import DefinitionError, InjectedError, ParamsInvalid
 from compensate.testing.faults import Fault, Kind
 from compensate.testing.judge import Judge
 from compensate.testing.rehearsal import Outcome, Rehearsal, Scene
 from compensate.testing.report import Finding, Proof, SagaNotProven, TooManyScenarios
 from compensate.testing.worlds import FakeWorld
+
+__tracebackhide__ = True  # pytest shows the test and what was found, and not the frames of this module
 
 LIMIT: Final = 2_000
 """How many scenarios are run at most, unless said otherwise."""
@@ -78,14 +80,14 @@ def prove_saga(
         TooManyScenarios: More than `limit`.
         ParamsInvalid: The params do not fit the saga.
     """
-    look, fresh, keeps = _places(world, setup)
-    rehearsal = Rehearsal(saga, params or {}, look, fresh, deps)
-    prover = _Prover(rehearsal, keeps if tombstones is None else tombstones, limit)
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return prover.run()
-    return _in_a_thread(prover.run)
+        look, fresh, keeps = _places(world, setup)
+        rehearsal = Rehearsal(saga, params or {}, look, fresh, deps)
+        prover = _Prover(rehearsal, keeps if tombstones is None else tombstones, limit)
+        return _in_a_thread(prover.run) if _in_a_loop() else prover.run()
+    except (SagaNotProven, TooManyScenarios, DefinitionError, ParamsInvalid) as error:
+        # The message says all there is to say. Where in this library it was raised would only bury it.
+        raise error.with_traceback(None) from error.__cause__
 
 
 def _places(
@@ -118,6 +120,14 @@ def _snapshot_of_fake(given: Any) -> Any:
             f"prove_saga: setup gave a {type(given).__name__}; give world=, a function that takes a snapshot of it"
         )
     return given.snapshot()
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _in_a_thread(run: Callable[[], Proof]) -> Proof:

@@ -27,6 +27,8 @@ from compensate.stores.memory import MemoryStore
 from compensate.testing.faults import Fault, Stage, come_late, instrument, settle
 from compensate.testing.virtual_time import Life, Strangers, VirtualLoop, VirtualTime
 
+__tracebackhide__ = True  # in pytest's tracebacks, as in `proof`
+
 SAGA_ID: Final = "proof"
 """The id under which the saga runs in every scenario, so that keys are the same in all of them."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -30,12 +32,33 @@ def _show(finding: Finding, others: Sequence[Finding]) -> str:
     head = f"node {finding.node}: {finding.problem}" if finding.node else finding.problem
     lines = [head, f"  when {finding.point}", *(f"    {line}" for line in finding.details)]
     if others:
-        lines.append(
-            f"  and the same at {len(others)} more: " + "; ".join(other.point for other in others[:4])
-        )
-        if len(others) > 4:
+        alike = all(other.details == finding.details for other in others)
+        what = "the same" if alike else "the like, with other details,"
+        points = _points(others)
+        lines.append(f"  and {what} at {len(others)} more: {'; '.join(points[:_MOST_POINTS])}")
+        if len(points) > _MOST_POINTS:
             lines[-1] += "; …"
     return "\n".join(lines)
+
+
+def _points(findings: Sequence[Finding]) -> list[str]:
+    """Where findings showed; the elements of a fan-out together."""
+    alike: dict[str, list[str]] = {}
+    for finding in findings:
+        alike.setdefault(_of_any_element(finding.point), []).append(finding.point)
+    return [
+        points[0] if len(points) == 1 else f"{point} ({len(points)} times)" for point, points in alike.items()
+    ]
+
+
+def _of_any_element(text: str) -> str:
+    """Words about an element of a fan-out, as they hold for each of its elements."""
+    return _ELEMENT.sub("[…]", text)
+
+
+def _cause(finding: Finding) -> tuple[str, str]:
+    """What findings that are likely to have one cause share: the node, or its fan-out, and what is wrong with it."""
+    return _of_any_element(finding.node), _of_any_element(finding.problem)
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -85,9 +108,9 @@ class SagaNotProven(AssertionError):
 
     def __init__(self, saga: str, findings: Sequence[Finding], scenarios: int) -> None:
         self.findings = tuple(findings)
-        groups: dict[tuple[str, str, tuple[str, ...]], list[Finding]] = {}
+        groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in findings:
-            groups.setdefault((finding.node, finding.problem, finding.details), []).append(finding)
+            groups.setdefault(_cause(finding), []).append(finding)
         shown = [_show(group[0], group[1:]) for group in groups.values()]
         what = "1 problem" if len(shown) == 1 else f"{len(shown)} problems"
         tried = "1 scenario" if scenarios == 1 else f"{scenarios} scenarios"
@@ -101,7 +124,9 @@ class SagaNotProven(AssertionError):
         super().__init__("\n\n".join(text))
 
 
-_MOST_SHOWN = 12
+_MOST_SHOWN: Final = 12
+_MOST_POINTS: Final = 6
+_ELEMENT: Final = re.compile(r"\[\d+\]")
 
 
 class TooManyScenarios(ValueError):
