@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compensate.testing.differences import Change, difference
     from compensate.testing.proof import prove_saga
     from compensate.testing.report import Finding, Proof, SagaNotProven, TooManyScenarios
+    from compensate.testing.stalls import VirtualTimeStalled
     from compensate.testing.virtual_time import VirtualTime
     from compensate.testing.worlds import FakeWorld, Tombstones
 
@@ -30,6 +31,7 @@ _WHERE = {
     "TooManyScenarios": "report",
     "VirtualCoordinator": "bench",
     "VirtualTime": "virtual_time",
+    "VirtualTimeStalled": "stalls",
     "difference": "differences",
     "prove_saga": "proof",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "TooManyScenarios",
     "VirtualCoordinator",
     "VirtualTime",
+    "VirtualTimeStalled",
     "difference",
     "prove_saga",
 ]

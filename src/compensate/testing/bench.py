@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from compensate.authoring import Action
 from compensate.core import events as e
+from compensate.core import states as s
 from compensate.core.events import Event
+from compensate.core.plan import ACTION
 from compensate.runtime.blocking import Connection
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.inject import Inject
@@ -20,6 +22,9 @@ from compensate.testing.virtual_time import VirtualTime
 T = TypeVar("T")
 
 DAY: Final = 86_400.0
+
+_ATTEMPTS: Final = frozenset({e.STARTED, e.FAILED, e.IN_DOUBT, e.UNDO_STARTED, e.UNDO_FAILED})
+"""Events that, but for the first attempt, bring a saga no further."""
 
 
 class VirtualCoordinator(Coordinator):
@@ -50,6 +55,7 @@ class VirtualCoordinator(Coordinator):
             options.pop("store", None) or MemoryStore(), observers=observers, **(defaults | options)
         )
         self._setting.inject = self.faults
+        self.virtual_time.watchdog.describers.append(self._going_on)
         self._installed = ExitStack()
 
     @property
@@ -105,6 +111,17 @@ class VirtualCoordinator(Coordinator):
 
     def _note(self, saga_id: str, events: Sequence[Event]) -> None:
         self.events.setdefault(saga_id, []).extend(events)
+        if any(event.type not in _ATTEMPTS or event.attempt == 1 for event in events):
+            self.virtual_time.watchdog.progress()
+
+    def _going_on(self) -> Iterator[str]:
+        """The nodes that run, in words."""
+        for saga_id, execution in self._host.live.items():
+            machine = execution.machine
+            for i, state in enumerate(machine.state):
+                if machine.plan.kinds[i] == ACTION and state in (s.RUNNING, s.UNDOING):
+                    what = "action" if state == s.RUNNING else "undo"
+                    yield f"saga {saga_id}: the {what} of node {machine.plan.names[i]!r} is running"
 
     # -- life --------------------------------------------------------------
 
@@ -122,6 +139,8 @@ class VirtualCoordinator(Coordinator):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """As `Coordinator`; then the loop is given back to real time."""
+        if self.virtual_time.watchdog.stalled:
+            self._drain = 0.0  # what would never end is not waited for
         try:
             await super().__aexit__(kind, error, traceback)
         finally:
@@ -173,6 +192,7 @@ class VirtualConnection(Connection):
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run one coroutine to its end; time passes only here."""
+        self.virtual_time.watchdog.progress()
         return self._virtual_loop.run_until_complete(coroutine)
 
     def advance(self, seconds: float) -> None:

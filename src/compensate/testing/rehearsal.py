@@ -165,7 +165,7 @@ class Rehearsal:
     ) -> None:
         self.saga = saga
         self.params = dict(params)
-        self.time = VirtualTime()
+        self.time = VirtualTime(stranger_patience=None)
         self.loop: VirtualLoop = self.time.new_loop()
         self._strangers = Strangers()
         self.given: Any = None
@@ -182,6 +182,7 @@ class Rehearsal:
 
     def perform(self, scene: Scene) -> Outcome:
         """Run one scenario. What `setup`, `world` or `deps` raise is passed on."""
+        self.time.watchdog.progress()
         run = self.loop.run_until_complete
         stack = AsyncExitStack()
         with self._strangers.welcomed():
@@ -300,7 +301,7 @@ class _Performance:
             recover=first or not scene.back_at_once,
             max_actions=1 if scene.watch else 1_000,
             clock=rehearsal.time,
-            observers=[self._outcome.stage.observe],
+            observers=[self._outcome.stage.observe, lambda *_: rehearsal.time.watchdog.progress()],
         )
         async with coordinator:
             if scene.back_at_once and not first:

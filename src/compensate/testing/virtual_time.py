@@ -21,11 +21,16 @@ from functools import partial
 from heapq import heappush
 from typing import Any, Final
 
+from compensate.testing.stalls import Watchdog
+
 EPOCH: Final = 1_700_000_000.0
 """The wall clock when virtual time begins."""
 
 
 _RESOLUTION: Final = 1e-9
+
+_LAST_PATIENCE: Final = 10.0
+"""Real seconds of silence after which a loop that has no timer is given up."""
 
 _POOL: Final = "compensate-test"
 """How the names of our own threads begin."""
@@ -38,11 +43,20 @@ class VirtualTime:
         io_patience: Real seconds of silence after which time may jump although sockets are open.
         thread_patience: Real seconds for which the loop stands still for a thread, so that runs repeat exactly; then it
             goes on beside it, in real time.
+        stranger_patience: Real seconds for which time passes as it really does beside a thread that user code has
+            started by itself; nobody can tell whether such a thread works or idles. `None`: not at all.
+
+    Attributes:
+        watchdog: Ends the test when time passes and nothing happens.
     """
 
-    def __init__(self, *, io_patience: float = 0.5, thread_patience: float = 2.0) -> None:
+    def __init__(
+        self, *, io_patience: float = 0.5, thread_patience: float = 2.0, stranger_patience: float | None = 0.5
+    ) -> None:
         self.io_patience = io_patience
         self.thread_patience = thread_patience
+        self.watchdog = Watchdog()
+        self._young = None if stranger_patience is None else _Young(stranger_patience)
         self.elapsed = 0.0
         """Virtual seconds since the beginning."""
         self._busy = 0
@@ -158,6 +172,34 @@ class VirtualTime:
     def busy(self) -> bool:
         """Whether a thread works."""
         return self._busy > 0
+
+    def awaits_strangers(self) -> float:
+        """Real seconds for which a thread that user code started by itself may still be at work."""
+        return 0.0 if self._young is None else self._young.left()
+
+
+class _Young:
+    """Threads that user code started by itself a short time ago. Those that were there when this was made are none."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._known = set(threading.enumerate())
+        self._until: dict[threading.Thread, float] = {}
+
+    def left(self) -> float:
+        """Real seconds until all of them have ended or are old."""
+        alive = threading.enumerate()
+        if len(alive) == 1:
+            return 0.0
+        left = 0.0
+        for thread in alive:
+            if thread in self._known or thread.name.startswith(_POOL) or thread is threading.current_thread():
+                continue
+            until = self._until.setdefault(thread, time.monotonic() + self._patience)
+            left = max(left, until - time.monotonic())
+            if until <= time.monotonic():
+                self._known.add(thread)
+        return left
 
 
 class Strangers:
@@ -293,26 +335,48 @@ class _Selector(selectors.BaseSelector):
     def __init__(self, real: selectors.BaseSelector, owner: VirtualTime) -> None:
         self._real = real
         self._owner = owner
+        self._turned = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and timeout <= 0:
-            return self._real.select(0)
         owner = self._owner
+        if timeout is not None and timeout <= 0:
+            if owner.watchdog.turned():
+                now = time.monotonic()
+                owner.elapsed += now - (self._turned or now)
+                self._turned = now
+            return self._real.select(0)
+        self._turned = 0.0
         began = time.monotonic()
         if owner.busy:
             ready = self._real.select(timeout)
         else:
             ready = self._real.select(0)
-            sockets = len(self._real.get_map()) > 1  # one is the loop's own
-            if not ready and (sockets or timeout is None):
-                patience = None if timeout is None else min(timeout, owner.io_patience)
-                ready = self._real.select(patience)
-            if not ready and timeout is not None and not owner.busy:
-                owner.jump(timeout)
-                return ready
+            if not ready:
+                ready = self._real.select(self._patience(timeout))
+            if not ready and not owner.awaits_strangers():
+                if timeout is None:
+                    owner.watchdog.give_up(
+                        "no timer is set, and neither a thread nor a socket can wake anything"
+                    )
+                else:
+                    owner.jump(timeout)
+                    owner.watchdog.jumped(timeout)
+                    return ready
+        if ready:
+            owner.watchdog.progress()
         passed = time.monotonic() - began
         owner.elapsed += passed if timeout is None else min(passed, timeout)
         return ready
+
+    def _patience(self, timeout: float | None) -> float:
+        """Real seconds to wait for something to happen outside of the loop, while no thread of the loop's own works."""
+        owner = self._owner
+        patience = owner.awaits_strangers()
+        if len(self._real.get_map()) > 1:  # one is the loop's own
+            patience = max(patience, owner.io_patience)
+        if timeout is None:
+            return max(patience, _LAST_PATIENCE)
+        return min(timeout, patience)
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
