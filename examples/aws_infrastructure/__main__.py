@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -50,10 +51,13 @@ def parser() -> argparse.ArgumentParser:
 
     deploy = commands.add_parser("deploy", parents=[where], help="build a network, or go on with one")
     deploy.add_argument(
-        "--saga-id", required=True, type=_id, help="a name of your choice; the same one goes on"
+        "--saga-id",
+        type=_id,
+        help="a name of your choice; the same one goes on (default: one is made up)",
     )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    deploy.add_argument("--region", default=region, required=region is None, help="default: $AWS_REGION")
+    # A variable that is set and empty counts as not set.
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-west-2"
+    deploy.add_argument("--region", type=_region, default=region, help="default: $AWS_REGION, or us-west-2")
     deploy.add_argument(
         "--endpoint-url", default=os.environ.get("AWS_ENDPOINT_URL"), help="of moto or LocalStack, say"
     )
@@ -78,14 +82,20 @@ def _id(text: str) -> str:
     return text
 
 
+def _region(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{1,50}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no region; give one like us-west-2")
+    return text
+
+
 def _zones(text: str) -> str:
     if not re.fullmatch(r"[a-z]{1,16}", text) or len(set(text)) < len(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give the zones' letters, each once, like abc")
     return text
 
 
-def spec_of(options: argparse.Namespace) -> NetworkSpec:
-    """The saga's params from the command line."""
+def spec_of(options: argparse.Namespace, account: str | None = None) -> NetworkSpec:
+    """The saga's params from the command line, for the account that the credentials are of, unless one is given."""
     zones: str = options.zones
     cidr: ipaddress.IPv4Network = options.cidr
     bits = max(1, (len(zones) - 1).bit_length())
@@ -95,7 +105,9 @@ def spec_of(options: argparse.Namespace) -> NetworkSpec:
         SubnetSpec(str(part), options.region + zone)
         for part, zone in zip(cidr.subnets(prefixlen_diff=bits), zones, strict=False)
     ]
-    site = Site(options.region, account_of(options.region, options.endpoint_url), options.endpoint_url)
+    if account is None:
+        account = account_of(options.region, options.endpoint_url)
+    site = Site(options.region, account, options.endpoint_url)
     return NetworkSpec(site, options.saga_id, str(cidr), subnets, options.ports, options.fail_at_the_end)
 
 
@@ -141,6 +153,8 @@ def _number(saga_id: str) -> int:
 
 
 async def deploy(url: str, options: argparse.Namespace) -> int:
+    if options.saga_id is None:
+        options.saga_id = f"network-{uuid.uuid4().hex[:8]}"
     name: str = options.saga_id
     known = await known_attempts(url, name)
     last = known[-1] if known else None
@@ -151,12 +165,15 @@ async def deploy(url: str, options: argparse.Namespace) -> int:
         async with coordinator(url, options) as c:
             attempt = network.with_id(f"{name}.{number}" if last else name)
             return await follow(await c.start(attempt, spec), name)
-    going_on = (
-        "it is deployed already" if last.status == "completed" else "going on with it, as it was ordered"
-    )
-    print(f"{name}: {going_on}", flush=True)
     async with coordinator(url, options) as c:
-        return await follow(await c.adopt(last.id), name, after=last.last_seq)
+        ordered = (await c.get(last.id)).params()["spec"]
+        # Goes on with the network that was ordered, and refuses if that was another one.
+        run = await c.start(network.with_id(last.id), spec_of(options, ordered["site"]["account"]))
+        going_on = (
+            "it is deployed already" if last.status == "completed" else "going on with it, as it was ordered"
+        )
+        print(f"{name}: {going_on}", flush=True)
+        return await follow(run, name, after=last.last_seq)
 
 
 async def destroy(url: str, options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--pause", type=float, default=0.0, metavar="S", help="let every step take so long")
     commands = top.add_subparsers(dest="command", required=True)
     deploy = commands.add_parser("deploy", parents=[where], help="build a site, or go on with one")
-    deploy.add_argument("--saga-id", required=True, help="a name of your choice")
+    deploy.add_argument("--saga-id", help="a name of your choice (default: one is made up)")
     deploy.add_argument("--zone", default="north", help="where the machine stands: north or south")
     destroy = commands.add_parser("destroy", parents=[where], help="undo a site")
     destroy.add_argument("--saga-id", required=True)
@@ -70,7 +71,7 @@ async def known(store: Store, saga_id: str) -> SagaRecord | None:
 
 
 async def deploy(options: argparse.Namespace) -> int:
-    name: str = options.saga_id
+    name: str = options.saga_id if options.saga_id is not None else f"site-{uuid.uuid4().hex[:8]}"
     async with coordinator(options) as c:
         before = await known(c.store, name)
         if before is not None and before.status == "rolled_back":
@@ -80,8 +81,10 @@ async def deploy(options: argparse.Namespace) -> int:
             named = site.with_id(name)  # an id that cannot be is refused before anything is said
             print(f"{name}: deploying", flush=True)
             return await follow(await c.start(named, options.zone), name)
+        # Goes on with the site that is there, and refuses if that one was ordered with another zone.
+        run = await c.start(site.with_id(name), options.zone)
         print(f"{name}: {'it is there already' if before.status == 'completed' else 'going on'}", flush=True)
-        return await follow(await c.adopt(name), name, before.last_seq)
+        return await follow(run, name, before.last_seq)
 
 
 async def destroy(options: argparse.Namespace) -> int:

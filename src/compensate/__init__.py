@@ -67,7 +67,13 @@ if TYPE_CHECKING:
     from compensate.render.lines import event_line
     from compensate.runtime.blocking import BlockingRun, Connection, connect
     from compensate.runtime.coordinator import Coordinator
-    from compensate.runtime.document import StateDocument, import_document, read_go_document, state_document
+    from compensate.runtime.document import (
+        StateDocument,
+        import_document,
+        imported_name,
+        read_go_document,
+        state_document,
+    )
     from compensate.runtime.executor import SagaExecutor
     from compensate.runtime.inject import Inject
     from compensate.runtime.runs import Run, Snapshot
@@ -103,6 +109,7 @@ _LATER: Final = {
     "connect": "compensate.runtime.blocking",
     "event_line": "compensate.render.lines",
     "import_document": "compensate.runtime.document",
+    "imported_name": "compensate.runtime.document",
     "open_store": "compensate.stores",
     "read_go_document": "compensate.runtime.document",
     "reading": "compensate.stores",
@@ -190,6 +197,7 @@ __all__ = [
     "events",
     "fan_out",
     "import_document",
+    "imported_name",
     "inject_error_action",
     "no_op_undo",
     "open_store",

@@ -252,11 +252,25 @@ def test_two_processes_that_deploy_one_id_at_once_build_one_network(cli: Cli, ec
     assert counted(ec2, "both.2") == {}
 
 
+def test_a_network_that_stands_is_not_called_another_one(cli: Cli, ec2: EC2Client) -> None:
+    assert cli.deploy("mine")[0] == 0
+    for other in (
+        ["--zones", "ab"],
+        ["--ports", "22"],
+        ["--cidr", "10.1.0.0/16"],
+        ["--region", "eu-south-1"],
+    ):
+        code, out, err = cli.deploy("mine", *other)
+        assert (code, out) == (1, ""), other
+        assert "SagaExists: saga mine: the id is taken" in err
+    assert counted(ec2, "mine") == WHOLE
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["deploy", "--region", REGION], "--saga-id"),
-        (["deploy", "--saga-id", "x"], "--region"),
+        (["deploy", "--saga-id", "x", "--region", ""], "is no region"),
+        (["destroy"], "--saga-id"),
         (["deploy", "--region", REGION, "--saga-id", "a/b"], "use up to 100 letters, digits, - and _"),
         (["deploy", "--region", REGION, "--saga-id", "a.2"], "use up to 100 letters, digits, - and _"),
         (["deploy", "--region", REGION, "--saga-id", "x", "--cidr", "10.0.0.0/99"], "--cidr"),

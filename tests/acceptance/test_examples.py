@@ -207,3 +207,56 @@ def test_bad_input_is_refused_in_words(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "cloud").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["state"])
+
+
+PERSISTENT = ["-m", "examples.persistent_cli"]
+
+
+def test_an_id_that_stands_elsewhere_is_refused(tmp_path: Path) -> None:
+    first = run([*PERSISTENT, "deploy", "--saga-id", "x", "--zone", "north"], tmp_path)
+    assert first.returncode == 0, first.stderr
+    before = sorted((path.name, path.read_bytes()) for path in (tmp_path / "cloud").iterdir())
+    again = run([*PERSISTENT, "deploy", "--saga-id", "x", "--zone", "south"], tmp_path)
+    assert again.returncode == 1
+    assert again.stdout == ""
+    assert "SagaExists: saga x: the id is taken" in again.stderr
+    same = run([*PERSISTENT, "deploy", "--saga-id", "x", "--zone", "north"], tmp_path)
+    assert (same.returncode, same.stdout.splitlines()[0]) == (0, "x: it is there already")
+    assert sorted((path.name, path.read_bytes()) for path in (tmp_path / "cloud").iterdir()) == before
+
+
+def test_a_site_without_an_id_gets_one_of_its_own(tmp_path: Path) -> None:
+    names: list[str] = []
+    for _ in range(2):
+        done = run([*PERSISTENT, "deploy"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        names.append(done.stdout.partition(":")[0])
+    assert len(set(names)) == 2
+    listed = run([*PERSISTENT, "list"], tmp_path).stdout
+    assert all(name in listed for name in names)
+    assert run([*PERSISTENT, "deploy", "--saga-id", ""], tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "region"),
+    [
+        ({}, "us-west-2"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "us-west-2"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-1"}, "eu-west-1"),
+        ({"AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "eu-west-1"}, "eu-north-1"),
+    ],
+    ids=str,
+)
+def test_the_region_of_a_network_has_a_default(
+    variables: dict[str, str], region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from examples.aws_infrastructure.__main__ import parser
+
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    options = parser().parse_args(["deploy"])
+    assert (options.region, options.saga_id) == (region, None)
+    with pytest.raises(SystemExit):
+        parser().parse_args(["deploy", "--region", ""])

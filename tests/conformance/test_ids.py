@@ -184,7 +184,7 @@ def test_no_two_ids_have_one_file_name_on_any_file_system(seed: int) -> None:
     assert len(as_careless_systems_see_them) == COUNT
     long = 0
     for saga_id, name in names.items():
-        assert len(f".new-{name}.json.before".encode()) <= 255
+        assert len(f".new-{name}.json.before.part".encode()) <= 255
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.%~")
         assert not name.startswith(".")
         assert name.split(".")[0] not in ("con", "prn", "aux", "nul", "com1", "lpt9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +27,17 @@ from compensate.core import states as s
 from compensate.core.dag import ActionNode, Dag, Each, Ref, SubsagaNode, Value
 from compensate.core.events import Event
 from compensate.core.log import Fold
+from compensate.core.names import check_name
 from compensate.core.plan import ACTION, Plan
 from compensate.core.policy import Retry
 from compensate.errors import CorruptLog
-from compensate.runtime.document import StateDocument, import_document, read_go_document, state_document
+from compensate.runtime.document import (
+    StateDocument,
+    import_document,
+    imported_name,
+    read_go_document,
+    state_document,
+)
 from compensate.stores import Store, open_store
 from tests.support.driving import Run
 
@@ -381,10 +389,14 @@ async def test_any_context_becomes_params(context: object) -> None:
     ("changed", "kind", "why"),
     [
         ({"saga_id": "../etc"}, DeserializeFailed, r"\$.saga_id"),
-        ({"saga_name": "a/b"}, DeserializeFailed, r"\$.saga_name"),
         ({"status": "rolled_back"}, IllegalRequest, "rolled back already"),
         ({"completed_actions": None}, IllegalRequest, "no action in its document has completed"),
-        ({"completed_actions": [{"name": "a/b"}]}, DeserializeFailed, r"\$.completed_actions\[0\].name"),
+        ({"completed_actions": [{"name": "a/b"}]}, ActionNotFound, r"\$.completed_actions\[0\].name.*'a/b'"),
+        (
+            {"completed_actions": [{"name": "a/b"}, {"name": imported_name("a/b")}]},
+            DeserializeFailed,
+            r"\$.completed_actions\[0\].name.*rename one",
+        ),
         (
             {"completed_actions": [{"name": "make_vpcs"}]},
             ActionNotFound,
@@ -410,6 +422,74 @@ async def test_what_cannot_be_imported_is_refused_and_nothing_is_stored(
     with pytest.raises(kind, match=why):
         await import_document(store, go(**changed), ACTIONS)
     assert (await store.page()).records == []
+
+
+ODD = [
+    "net/vpc",
+    "net-vpc",
+    "net[vpc",
+    "infra [prod]",
+    "a" * 201,
+    "a" * 5_000,
+    "/",
+    "[]",
+    ".",
+    "..",
+    " edge ",
+    "edge",
+    "tab\there",
+    "line\nbreak",
+    "\x1b[31mred",
+    "\u202eright",
+    "lone \ud800",
+    "größe/é",
+    "vpc[0]",
+    "a/b/do",
+]
+
+
+def test_a_name_that_is_not_allowed_here_becomes_one_that_is_and_no_two_the_same() -> None:
+    made = {text: imported_name(text) for text in ODD}
+    assert len(set(made.values())) == len(ODD)
+    for text, name in made.items():
+        assert check_name(name, "name") == name
+        assert imported_name(text) == name
+        assert imported_name(name) == name, "an allowed name is kept"
+    assert made["net/vpc"].startswith("net-vpc~")
+    assert made["net-vpc"] == "net-vpc"
+
+
+@given(st.text(min_size=1, max_size=400), st.text(min_size=1, max_size=400))
+def test_any_text_becomes_a_name(one: str, other: str) -> None:
+    check_name(imported_name(one), "name")
+    assert (imported_name(one) == imported_name(other)) == (one == other)
+
+
+@pytest.mark.parametrize("url", ["memory://", "file", "sqlite"])
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_a_document_with_names_that_are_not_allowed_here_is_rolled_back(
+    url: str, status: str, tmp_path: Path
+) -> None:
+    undone.clear()
+    names = [text for text in ODD if text.isprintable()] + ["tab\there", "line\nbreak"]
+    outputs = {name: {"id": f"v{position}"} for position, name in enumerate(names)}
+    text = go(
+        saga_name="infra [prod]",
+        status=status,
+        completed_actions=[{"name": name, "output": output} for name, output in outputs.items()],
+    )
+    where = {"file": f"file:///{tmp_path / 'f'}", "sqlite": f"sqlite:///{tmp_path / 's.db'}"}.get(url, url)
+    async with compensate.Coordinator(where, actions=ACTIONS) as c:
+        await import_document(c.store, text, dict.fromkeys(names, make_vpc))
+        snapshot = await c.get("my-vpc-123")
+        nodes = {node.label or node.name: node.name for node in snapshot.fold.plan.dag.nodes}
+        assert nodes == {name: imported_name(name) for name in names}, "the label tells the document's name"
+        run = await (c.rollback("my-vpc-123") if status == "completed" else c.adopt("my-vpc-123"))
+        with pytest.raises(compensate.RolledBack):
+            await run.result()
+        if status == "failed":
+            assert "'infra [prod]'" in str((await c.get("my-vpc-123")).fold.rollback)
+    assert undone == [outputs[name] for name in reversed(names)]
 
 
 async def test_importing_twice_is_refused() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from compensate.codec.document import document_of
+from compensate.codec.document import document_of, read_go_document
 from compensate.core import events as e
 from compensate.core.standing import PLAIN
 from compensate.errors import (
@@ -80,7 +80,7 @@ async def test_the_folder_and_every_file_are_for_their_owner_alone(tmp_path: Pat
     found = everything(tmp_path)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in found}
     names = {path.name for path in found}
-    assert names >= {"a", "b", "s.log", "s.json", ".lock", ".owners", ".owners.json", ".requests.json"}
+    assert names >= {"a", "b", "s.log", "s.json", ".lock", ".owners", ".owners.data", ".requests.data"}
     assert {oct(mode) for path, mode in modes.items() if path.is_dir()} == {"0o700"}
     assert {oct(mode) for path, mode in modes.items() if not path.is_dir()} == {"0o600"}
 
@@ -343,7 +343,7 @@ async def test_a_store_notices_an_edit_behind_its_back_between_two_calls(tmp_pat
             await done(store.append("s", 1, 5, steps(6), PLAIN["running"]))
 
 
-@pytest.mark.parametrize("name", [".owners.json", ".requests.json"])
+@pytest.mark.parametrize("name", [".owners.data", ".requests.data"])
 async def test_a_folder_of_a_newer_version_is_refused_and_a_damaged_one_named(
     name: str, tmp_path: Path
 ) -> None:
@@ -360,6 +360,32 @@ async def test_a_folder_of_a_newer_version_is_refused_and_a_damaged_one_named(
         pass
 
 
+async def test_every_json_file_in_the_folder_is_a_state_document_at_any_time(tmp_path: Path) -> None:
+    class Looking(Disk):
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            for path in tmp_path.glob("*.json"):
+                assert read_go_document(path.read_bytes()).saga_id in ("s", "t"), path.name
+
+        def rename(self, old: Path, new: Path) -> None:
+            self.look()  # what is half written has its temporary name
+            super().rename(old, new)
+            self.look()
+
+    disk = Looking()
+    async with opened(tmp_path, disk) as store:
+        await store.join("me", NOW, LEASE)
+        for name in ("s", "t"):
+            await done(store.create(new(name), "me"))
+        await store.post("s", "pause", b"{}", NOW)
+        await store.renew("me", NOW, LEASE)
+    disk.look()
+    assert disk.looks > 8
+    assert {name for name in os.listdir(tmp_path) if name.endswith(".json")} == {"s.json", "t.json"}
+
+
 async def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "inner"):
@@ -372,7 +398,7 @@ async def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 async def test_left_overs_of_writes_that_were_cut_off_are_removed(tmp_path: Path) -> None:
     await make(tmp_path)
-    left = tmp_path / ".new-s.json"
+    left = tmp_path / ".new-s.json.part"
     left.write_text("{")
     async with opened(tmp_path):
         assert not left.exists()

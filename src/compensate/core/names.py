@@ -7,12 +7,16 @@ marks an element of a fan-out; so neither may occur inside a single name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final, Literal
 
 from compensate.errors import NameInvalid
 
 LONGEST: Final = 200
 """Most characters in an id or name."""
+
+_DIGEST: Final = 16
+"""Hexadecimal digits of the digest in a made name."""
 
 Direction = Literal["do", "undo"]
 
@@ -53,6 +57,19 @@ def _check(text: object, what: str, forbidden: str) -> str:
     if text[0].isspace() or text[-1].isspace():
         raise NameInvalid(f"{what}: {text!r} begins or ends with white space; strip it")
     return text
+
+
+def allowed_name(text: str) -> str:
+    """A name that `check_name` allows for a text of somebody else's: the text itself, or one that is made of it.
+
+    A made name is always the same for one text, and other texts have other ones: it ends with a digest of the text.
+    """
+    try:
+        return check_name(text, "name")
+    except NameInvalid:
+        digest = sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_DIGEST]
+        readable = "".join(char if char.isprintable() and char not in "/[]" else "-" for char in text)
+        return f"{readable.strip()[: LONGEST - 1 - _DIGEST]}~{digest}"
 
 
 def short_type(name: str) -> str:

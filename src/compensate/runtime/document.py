@@ -24,7 +24,7 @@ from compensate.core import events as e
 from compensate.core.dag import ActionNode, Dag
 from compensate.core.events import Event
 from compensate.core.log import Fold
-from compensate.core.names import check_name, check_saga_id
+from compensate.core.names import allowed_name, check_saga_id
 from compensate.core.plan import Plan
 from compensate.core.standing import PLAIN
 from compensate.errors import ActionNotFound, CompensateError, DeserializeFailed, IllegalRequest, NameInvalid
@@ -60,13 +60,19 @@ async def import_document(
     on the one before, so that they are undone in reverse. Each undo is given the recorded output. The document's
     context becomes the saga's params (as the one param `context`, if it is no object).
 
+    The Go library allows names that cannot be names here, since they hold `/`, `[`, `]`, control characters, or more
+    than 200 characters. Such a node or saga gets a name made of the document's: what is not allowed becomes `-`, and a
+    digest of the whole name follows, so that it is always the same and no two are alike (`net/vpc` becomes
+    `net-vpc~<digest>`). The node keeps the document's name as its label, which `show` and the drawings print, and of a
+    saga the rollback's reason holds it. `imported_name` tells the name that a text gets.
+
     A completed saga is stored as completed: roll it back when it is time. Any other is stored as rolling back, and
     the next coordinator (or `SagaExecutor.from_stored`) undoes it, since what would have come next is not known.
 
     Args:
         store: An open store.
         document: As read, or its text.
-        actions: Where the action of each node is found: by the document's name for it.
+        actions: Where the action of each node is found: by the document's name for it, as it stands there.
         clock: Where time comes from.
 
     Returns:
@@ -81,7 +87,6 @@ async def import_document(
     if not isinstance(document, StateDocument):
         document = read_go_document(document)
     _check_field(check_saga_id, document.saga_id, "saga_id")
-    _check_field(lambda name: check_name(name, "saga name"), document.saga_name, "saga_name")
     if document.status == "rolled_back":
         raise IllegalRequest(f"saga {document.saga_id}: it is rolled back already; nothing was stored")
     if not document.completed:
@@ -90,7 +95,7 @@ async def import_document(
             "nothing was stored"
         )
     dag, params = _dag(document, _finder(actions))
-    events = _events(document, params, (clock or SystemClock()).now())
+    events = _events(document, dag, params, (clock or SystemClock()).now())
     fold = Fold(Plan(dag), document.saga_id)
     for event in events:
         fold.apply(event)
@@ -132,9 +137,14 @@ def _check_field(check: Callable[[str], object], value: str, field: str) -> None
 
 def _dag(document: StateDocument, find: Callable[[str], Action[..., Any]]) -> tuple[Dag, bytes]:
     nodes: list[ActionNode] = []
+    names = [imported_name(completed.name) for completed in document.completed]
     for position, completed in enumerate(document.completed):
         where = f"completed_actions[{position}]"
-        _check_field(lambda name: check_name(name, "node name"), completed.name, f"{where}.name")
+        if names.count(names[position]) > 1:
+            raise DeserializeFailed(
+                f"state document: `$.{where}.name`: {completed.name!r} and another name of the document both become "
+                f"{names[position]!r} here; rename one of them in the document"
+            )
         try:
             action = find(completed.name)
         except LookupError as error:
@@ -147,17 +157,26 @@ def _dag(document: StateDocument, find: Callable[[str], Action[..., Any]]) -> tu
         _check_output(action, completed, where)
         nodes.append(
             ActionNode(
-                completed.name,
+                names[position],
                 action.name,
                 after=(nodes[-1].name,) if nodes else (),
-                label=action.label,
+                label=action.label if names[position] == completed.name else completed.name,
                 undo=action.undo_kind,
                 undo_retry=action.undo_retry,
                 undo_timeout=action.undo_timeout,
             )
         )
-    params, names = _params(document)
-    return Dag(document.saga_name, tuple(nodes), names), params
+    params, given = _params(document)
+    return Dag(imported_name(document.saga_name), tuple(nodes), given), params
+
+
+def imported_name(name: str) -> str:
+    """The name that a node or saga of a document of the Go library gets here: its own, if that is allowed.
+
+    Args:
+        name: As the document has it.
+    """
+    return allowed_name(name)
 
 
 def _check_output(action: Action[..., Any], completed: CompletedAction, where: str) -> None:
@@ -183,20 +202,21 @@ def _params(document: StateDocument) -> tuple[bytes, tuple[str, ...]]:
     return r.join_fields([("context", context)]), ("context",)
 
 
-def _events(document: StateDocument, params: bytes, now: float) -> list[Event]:
+def _events(document: StateDocument, dag: Dag, params: bytes, now: float) -> list[Event]:
     """The log that the saga would have, had it run here; the document knows only two of its times."""
     events = [Event(1, 1, document.created, e.SAGA_CREATED, data=e.Created(params))]
 
     def add(kind: str, at: float, node: str = "", data: e.Data = None) -> None:
         events.append(Event(len(events) + 1, 1, at, kind, node, 1 if node else 0, data))
 
-    for completed in document.completed:
-        add(e.STARTED, document.updated, completed.name)
-        add(e.COMPLETED, document.updated, completed.name, e.Completed(bytes(completed.output)))
+    for node, completed in zip(dag.nodes, document.completed, strict=True):
+        add(e.STARTED, document.updated, node.name)
+        add(e.COMPLETED, document.updated, node.name, e.Completed(bytes(completed.output)))
     if document.status == "completed":
         add(e.SAGA_COMPLETED, document.updated)
     else:
-        add(e.SAGA_ROLLBACK, now, data=e.Rollback("request", why=f"imported as {document.status}"))
+        named = "" if dag.name == document.saga_name else f" from the saga {document.saga_name!r}"
+        add(e.SAGA_ROLLBACK, now, data=e.Rollback("request", why=f"imported as {document.status}{named}"))
     return events
 
 
@@ -207,6 +227,7 @@ __all__ = [
     "DocumentStatus",
     "StateDocument",
     "import_document",
+    "imported_name",
     "read_go_document",
     "state_document",
 ]

@@ -62,7 +62,8 @@ class Disk:
 
     def put(self, path: Path, data: bytes) -> None:
         """Make `data` the content of a file: all or nothing, durable on return, for its owner's eyes alone."""
-        temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        # Not named like the file itself: whoever reads every `*.json` of the folder must not meet half of one.
+        temporary = path.with_name(f"{TEMPORARY}{path.name}.part")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             try:

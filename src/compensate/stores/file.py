@@ -102,8 +102,8 @@ class FileStore:
         self._lock = FolderLock(self._folder / ".lock")
         self._shelf = Shelf(self._folder, self._disk)
         self._liveness = Liveness(self._folder / ".owners")
-        self._owners = Sheet(self._folder / ".owners.json", Owners)
-        self._requests = Sheet(self._folder / ".requests.json", Requests)
+        self._owners = Sheet(self._folder / ".owners.data", Owners)
+        self._requests = Sheet(self._folder / ".requests.data", Requests)
         self._open = False
         self._joined: set[str] = set()
         self._shown: set[tuple[str, str, Signature | None]] = set()
