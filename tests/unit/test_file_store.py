@@ -383,7 +383,7 @@ async def test_every_json_file_in_the_folder_is_a_state_document_at_any_time(tmp
         await store.renew("me", NOW, LEASE)
     disk.look()
     assert disk.looks > 8
-    assert {name for name in os.listdir(tmp_path) if name.endswith(".json")} == {"s.json", "t.json"}
+    assert {path.name for path in everything(tmp_path) if path.suffix == ".json"} == {"s.json", "t.json"}
 
 
 async def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
