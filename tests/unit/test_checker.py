@@ -627,3 +627,60 @@ def test_a_clean_slate_is_one_where_every_effect_was_undone() -> None:
     assert_clean_slate(history.effects)
     with pytest.raises(AssertionError, match="s/a"):
         assert_clean_slate(history.saw("a", "effect").effects)
+
+
+# -- deaths ----------------------------------------------------------------
+
+
+def dying(*deaths: int, given_up: bool = False, crashes: int | None = 3) -> list[str]:
+    """What is said of an action whose process died again and again."""
+    history = History(PAIR)
+    for attempt, count in enumerate(deaths, 1):
+        last = given_up and attempt == len(deaths)
+        history.start("a", attempt=attempt)
+        history.log(e.IN_DOUBT, "a", attempt, e.InDoubt("crash", deaths=count, given_up=last))
+    if given_up:
+        history.stuck("a")
+    return history.lines(crashes=crashes)
+
+
+def test_deaths_that_are_counted_and_end_at_the_limit_are_clean() -> None:
+    assert dying(1, 2, 3, given_up=True) == []
+    assert dying(1, 2) == []
+    assert dying(0, 1, 2) == []
+    assert dying(1, 2, 3, 4, given_up=True, crashes=None) == []
+
+
+def test_crash_deaths_that_are_miscounted() -> None:
+    assert dying(1, 1) == ["crash"]
+    assert dying(1, 3) == ["crash"]
+    assert dying(2) == ["crash"]
+
+
+def test_crash_a_node_given_up_too_early_or_too_late() -> None:
+    assert dying(1, 2, given_up=True) == ["crash"]
+    assert dying(1, 2, 3) == ["crash"]
+    assert dying(0, given_up=True, crashes=None) == ["crash"]
+
+
+def given_up() -> History:
+    history = History(PAIR).do("a").start("b")
+    return history.log(e.IN_DOUBT, "b", 1, e.InDoubt("crash", deaths=1, given_up=True))
+
+
+def test_crash_a_node_given_up_that_runs_again_without_a_decision() -> None:
+    assert given_up().start("b", attempt=2).lines() == ["crash"]
+    history = given_up().stuck("b").log(e.RETRIED, "b", data=e.Decided())
+    assert history.start("b", attempt=2).complete("b", attempt=2).end(e.SAGA_COMPLETED).lines() == []
+
+
+def test_crash_a_rollback_that_the_node_given_up_begins_by_itself() -> None:
+    assert given_up().roll_back(node="b").lines() == ["crash"]
+    assert given_up().stuck("b").roll_back("request").lines() == []
+
+
+def test_s1_a_node_let_go_going_forward_without_a_rollback() -> None:
+    skipped = given_up().stuck("b").log(e.SKIPPED, "b", data=e.Decided())
+    assert "S1" in skipped.end(e.SAGA_COMPLETED).lines()
+    resolved = given_up().stuck("b").log(e.RESOLVED, "b", data=e.Decided()).roll_back("request")
+    assert resolved.undo("a").end(e.SAGA_ROLLED_BACK).lines() == []

@@ -171,7 +171,7 @@ class Player:
         try:
             await coordinator.__aenter__()
         except StoreError:  # then the process ends, and is started again
-            self.loop.outside(0.0, process.crash)
+            self.loop.outside(0.0, self._end, process)
             self.loop.outside(0.3, self._start_again, life)
             return
         life.ready = life.process is process
@@ -185,10 +185,15 @@ class Player:
         if not process.alive:
             return
         self.tape.tell(self.loop.now, f"{process.name} crashes ({fault.kind})")
-        process.crash()
+        self._end(process)
         life = next(life for life in self.lives if life.process is process)
         life.ready = False
         self.loop.outside(fault.length, self._start_again, life)
+
+    def _end(self, process: Process) -> None:
+        """A process ends; the store sees that of an owner that had left and kept sagas."""
+        process.crash()
+        self.server.memory.retire(process.name)
 
     def _kill(self, process: Process) -> None:
         """An action has killed its process; a supervisor starts it again."""
@@ -245,7 +250,7 @@ class Player:
     ) -> None:
         with contextlib.suppress(StoreError):  # the process ends all the same
             await coordinator.close()
-        self.loop.outside(0.0, process.crash)
+        self.loop.outside(0.0, self._end, process)
         self.loop.outside(0.001 + length, self._start_again, life)
 
     # -- clients and operators ---------------------------------------------
