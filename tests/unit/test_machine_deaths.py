@@ -93,7 +93,7 @@ def test_a_process_that_drained_or_released_its_sagas_did_not_die(undo: bool) ->
         run.crash(died=False)
     assert run.machine.standing.deaths == 3
     dying(run, 1)
-    assert run.end is None
+    assert run.status == "running"
     dying(run, 1)
     assert run.end == "stuck"
     assert [n for n in deaths(run, path) if n] == [1, 2, 3, 4, 5]
@@ -149,7 +149,7 @@ def test_the_standing_is_that_of_the_most_suspicious_node() -> None:
     run.crash().ok("b")
     dying(run, 2)
     assert run.machine.standing.deaths == 3
-    assert run.machine.pause(run.now) is None
+    run.machine.pause(run.now)
     assert run.machine.standing == Standing("running", paused=True, deaths=3)
 
 
@@ -157,7 +157,7 @@ def test_siblings_go_on_beside_a_node_that_was_given_up() -> None:
     run = dying(Run(dag(node("a"), node("b"), node("c", "b"))), 4).ok("b")
     run.crash()
     assert run.doing == ["c"]
-    assert run.end is None
+    assert run.status == "running"
     run.ok("c")
     assert run.end == "stuck"
     assert list(run.stuck()) == ["a"]

@@ -94,7 +94,8 @@ def put(store: MemoryStore, name: str, deaths: int, *, at: float = NOW, paused: 
 
 
 def coordinator(store: MemoryStore, **how: Any) -> Coordinator:
-    return Coordinator(store, sagas=[calling], **{"poll": 0.02, "drain": 0.0, **how})
+    settings: dict[str, Any] = {"poll": 0.02, "drain": 0.0, **how}
+    return Coordinator(store, sagas=[calling], **settings)
 
 
 class Counting(MemoryStore):
