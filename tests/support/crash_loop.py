@@ -30,30 +30,30 @@ class Order(NamedTuple):
     healthy: int
 
 
-ORDER = Order("work", "memory://", "none", 0.0, 0.0, 0)
+order = Order("work", "memory://", "none", 0.0, 0.0, 0)
 
 
 def _die_if_guilty(direction: str) -> None:
-    if ORDER.kills == direction:
+    if order.kills == direction:
         os._exit(KILLED)
 
 
 @action
 async def work(x: int) -> int:
-    await asyncio.sleep(ORDER.seconds)
+    await asyncio.sleep(order.seconds)
     return x
 
 
 @action
 async def parse(x: int) -> int:
-    await asyncio.sleep(ORDER.seconds / 3)
+    await asyncio.sleep(order.seconds / 3)
     _die_if_guilty("do")
     return x
 
 
 @parse.undo
 async def unparse(x: int) -> None:
-    await asyncio.sleep(ORDER.seconds / 3)
+    await asyncio.sleep(order.seconds / 3)
     _die_if_guilty("undo")
 
 
@@ -73,11 +73,11 @@ def guilty(x: int) -> int:
 
 
 async def main() -> None:
-    c = Coordinator(ORDER.url, sagas=[healthy, guilty], poll=0.1, drain=ORDER.drain, stop_on=[signal.SIGTERM])
+    c = Coordinator(order.url, sagas=[healthy, guilty], poll=0.1, drain=order.drain, stop_on=[signal.SIGTERM])
     async with c:
-        if ORDER.what == "start":
-            for x in range(ORDER.healthy):
-                if x == ORDER.healthy // 2 and ORDER.kills != "none":
+        if order.what == "start":
+            for x in range(order.healthy):
+                if x == order.healthy // 2 and order.kills != "none":
                     await c.start(guilty.with_id("guilty"), x)
                 await c.start(healthy.with_id(f"healthy-{x}"), x)
             return
@@ -99,5 +99,5 @@ async def _some_left(c: Coordinator) -> bool:
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     what, url, kills, seconds, drain, count = sys.argv[1:]
-    ORDER = Order(what, url, kills, float(seconds), float(drain), int(count))
+    order = Order(what, url, kills, float(seconds), float(drain), int(count))
     asyncio.run(main())
