@@ -1,4 +1,4 @@
-"""Tells at the end how many crash points were tried."""
+"""Tells at the end how many crash points were tried, and what became of the callers of randomized rounds."""
 
 from __future__ import annotations
 
@@ -18,3 +18,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if found:
             tried, there = (sum(each) for each in zip(*found, strict=True))
             terminalreporter.write_line(f"{name}: a process was ended at {tried} of {there}, and succeeded")
+    for report in terminalreporter.getreports("passed"):
+        for key, value in report.user_properties:
+            if key == "callers":
+                terminalreporter.write_line(f"callers: {value}")

@@ -79,15 +79,19 @@ class Adoption:
             self._unsure = False
         for saga_id in sorted(host.orphans):
             async with self._lock:
+                execution = host.live.get(saga_id)
+                if execution is not None and execution.starting:
+                    continue  # another start of the id, which may yet find the orphan in its way, and then be cut off
+                # Before the claim: what becomes an orphan meanwhile has to be looked for again.
+                host.orphans.discard(saga_id)
                 claimed: StoredSaga | Damaged | None = None
                 try:
-                    if saga_id not in host.live:
+                    if execution is None:
                         claimed = await self._claim(saga_id)
                 except SagaNotFound:
                     pass  # it was not stored after all
                 except CorruptLog as error:
                     claimed = Damaged(saga_id, error)
-                host.orphans.discard(saga_id)
                 if claimed is not None and not await self._puts_off(claimed):
                     await host.adopt_all([claimed])
         self._wanted |= host.fenced

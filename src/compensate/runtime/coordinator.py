@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, overload
@@ -387,6 +387,9 @@ class Coordinator:
         while True:
             try:
                 execution = await self._host.start(saga, saga_id, params, saga.deadline, inject)
+            except Unavailable:
+                self.check_running(saga_id)
+                raise
             except SagaExists:
                 first = self.execution(saga_id)
                 if first is not None and not await first.stored():
@@ -405,11 +408,7 @@ class Coordinator:
             raise Unavailable(str(error)) from error
 
     async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes, inject: Faults) -> Run[T]:
-        try:
-            stored = await self.store.load(saga_id)
-        except Unavailable:
-            self.check_running(saga_id)  # it is the store of a coordinator that was closed
-            raise
+        stored = await self.asked(saga_id, self.store.load(saga_id))
         created = stored.events[0].data
         assert isinstance(created, e.Created)
         what = difference(saga, stored.record.name, created.params, params)
@@ -433,7 +432,7 @@ class Coordinator:
             Stopped: The coordinator is shutting down.
         """
         self.check_running(saga_id)
-        await self._adopt(await self.record(saga_id))
+        await self._adopt(await self.asked(saga_id, self.record(saga_id)))
         return self.attach(saga_id)
 
     async def _adopt(self, record: SagaRecord) -> None:
@@ -467,6 +466,18 @@ class Coordinator:
                 signal=self._signal,
             )
         self.check_loop(saga_id)
+
+    async def asked(self, saga_id: str, work: Awaitable[T]) -> T:
+        """Await what asks the store about a saga.
+
+        Raises:
+            Stopped: The store cannot be asked any more, since the coordinator was closed with it meanwhile.
+        """
+        try:
+            return await work
+        except Unavailable:
+            self.check_running(saga_id)
+            raise
 
     def check_loop(self, saga_id: str) -> None:
         """Raise `IllegalRequest` in a foreign event loop."""
@@ -536,13 +547,9 @@ class Coordinator:
             if execution is not None:
                 await execution.stored()
             watcher = None if execution is None else execution.watch()
-            try:
-                events = await self.store.events(saga_id, after)
-                if ended is None:
-                    ended = not events and (await self.record(saga_id)).status in s.ENDS
-            except Unavailable:
-                self.check_running(saga_id)  # it is the store of a coordinator that was closed
-                raise
+            events = await self.asked(saga_id, self.store.events(saga_id, after))
+            if ended is None:
+                ended = not events and (await self.asked(saga_id, self.record(saga_id))).status in s.ENDS
             for event in events:
                 after = event.seq
                 yield event
@@ -558,12 +565,8 @@ class Coordinator:
     async def wait_for_end(self, saga_id: str) -> bool:
         """Wait for the end of a saga that runs elsewhere; `False` once it runs here."""
         while True:
-            try:
-                if (await self.record(saga_id)).status in s.ENDS:
-                    return True
-            except Unavailable:
-                self.check_running(saga_id)  # it is the store of a coordinator that was closed
-                raise
+            if (await self.asked(saga_id, self.record(saga_id))).status in s.ENDS:
+                return True
             self.check_running(saga_id)
             if self.execution(saga_id) is not None:
                 return False
@@ -620,9 +623,5 @@ class Coordinator:
             Stopped: The coordinator is shut down, or was before an answer came.
         """
         self.check_running(saga_id)
-        try:
-            await self._requests.ask(saga_id, verb, ask)
-        except Unavailable:
-            self.check_running(saga_id)  # it is the store of a coordinator that was closed
-            raise
+        await self.asked(saga_id, self._requests.ask(saga_id, verb, ask))
         return self.attach(saga_id)

@@ -23,6 +23,7 @@ from compensate.errors import (
     IllegalRequest,
     NotFound,
     SagaExists,
+    SagaNotFound,
     Stopped,
     Unavailable,
     UnsupportedVersion,
@@ -208,6 +209,8 @@ class Host:
 
     def report_damaged(self, saga_id: str, error: BaseException) -> None:
         """Remember and report that a saga cannot be gone on with here."""
+        if isinstance(error, SagaNotFound):
+            return  # it has been deleted meanwhile; another may be started under its id
         self.damaged[saga_id] = error
         what = f"saga {saga_id} cannot be gone on with; the others are not held up"
         self.setting.report(what, error, saga=saga_id)

@@ -18,7 +18,7 @@ from compensate.core.machine import Machine
 from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
 from compensate.core.shown import states
-from compensate.errors import ActionFailed, DeserializeFailed, NotFound, Stopped, Unavailable
+from compensate.errors import ActionFailed, DeserializeFailed, NotFound, Stopped
 from compensate.runtime.bindings import Bindings, Values, unreadable
 from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.trace import TraceRecord, trace
@@ -215,7 +215,7 @@ class Run(Generic[T]):
                 fold: Fold = execution.machine
                 exceptions: Mapping[tuple[str, Direction], BaseException] = execution.exceptions
             else:
-                fold = (await self._read()).fold
+                fold = (await self._coordinator.asked(self.id, self._coordinator.get(self.id))).fold
                 exceptions = {}
             if fold.status in s.ENDS:
                 return fold, exceptions  # else it is being rolled back since
@@ -232,13 +232,6 @@ class Run(Generic[T]):
                 f"saga {self.id}: it completed, but the graph stored with it returned something else than "
                 f"{saga.name!r} returns today: {error}; get({self.id!r}) and its output() give it as plain data"
             ) from error
-
-    async def _read(self) -> Snapshot:
-        try:
-            return await self._coordinator.get(self.id)
-        except Unavailable:
-            self._coordinator.check_running(self.id)  # it is the store of a coordinator that was closed
-            raise
 
     async def _ended(self) -> Execution | None:
         """Wait for an end; the execution if it ended here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import Parameter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Raw
@@ -69,9 +69,11 @@ def _equal_params(codec: TypeCodec[Any], one: bytes, other: bytes) -> bool:
 def _equal(one: Any, other: Any) -> bool:
     """Whether two values are equal, where `True` is not 1."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+        mine: dict[Any, Any] = {**one}
+        return mine.keys() == other.keys() and all(_equal(mine[key], other[key]) for key in mine)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        items, others = cast("list[Any]", one), cast("list[Any]", other)
+        return len(items) == len(others) and all(map(_equal, items, others))
     if isinstance(one, bool) is not isinstance(other, bool):
         return False
     try:

@@ -93,6 +93,11 @@ class Writing:
         return self.ended or self.lost is not None
 
     @property
+    def starting(self) -> bool:
+        """Its saga is not known to be stored."""
+        return self._new is not None
+
+    @property
     def has_end(self) -> bool:
         """It reached an end of the saga, and that end is durable."""
         return (
