@@ -8,7 +8,7 @@ inside an action to say something about its effect (`NoEffect`, `Unknown`,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
@@ -105,6 +105,41 @@ class SagaNotFound(NotFound):
     """No saga with that id, or no saga definition of that name."""
 
 
+# -- names of classes -------------------------------------------------------
+
+_MAIN: Final = ("__main__", "__mp_main__")
+"""What the module that a program was started with is called inside it; the other in a child of `multiprocessing`."""
+
+_real_module: Callable[[str], str] = str
+
+
+def resolve_main_with(resolve: Callable[[str], str]) -> None:
+    """Say how to find the name under which other programs import the module that is called `__main__` here."""
+    global _real_module  # noqa: PLW0603 - this module and the core may not look at the interpreter themselves
+    _real_module = resolve
+
+
+def qualified(kind: type) -> str:
+    """The name under which logs and retry policies know a class: the same in every program that loads its file.
+
+    In the program that was started with that file its module is called `__main__`; it is named as others import it.
+    """
+    module = kind.__module__
+    return f"{_real_module(module) if module in _MAIN else module}.{kind.__qualname__}"
+
+
+def same_class(stored: str, name: str) -> bool:
+    """Whether a stored name means the class that `qualified` calls `name`.
+
+    A name that could not be resolved when it was stored (in an interactive session, or by an older version) means the
+    class of that name in whatever module it is now.
+    """
+    if stored == name:
+        return True
+    module, dot, rest = stored.partition(".")
+    return module in _MAIN and name.endswith(dot + rest) and not name.startswith("builtins.")
+
+
 # -- what a saga came to ---------------------------------------------------
 
 
@@ -162,7 +197,7 @@ def _named(kind: type[E], name: str) -> type[E] | None:
     open_ = [kind]
     while open_:
         one = open_.pop()
-        if f"{one.__module__}.{one.__qualname__}" == name:
+        if same_class(name, qualified(one)):
             return one
         open_.extend(one.__subclasses__())
     return None

@@ -101,27 +101,6 @@ def test_settings_that_make_no_sense_are_refused_by_name(settings: dict[str, Any
         Coordinator("memory://", **settings)
 
 
-async def test_two_definitions_of_one_name_each_bring_their_actions() -> None:
-    @action
-    async def one() -> int:
-        return 1
-
-    @action
-    async def two() -> int:
-        return 2
-
-    @saga(name="same")
-    def first() -> int:
-        return one()
-
-    @saga(name="same")
-    def second() -> int:
-        return two()
-
-    async with Coordinator("memory://") as coordinator:
-        assert [await coordinator.run(first), await coordinator.run(second)] == [1, 2]
-
-
 async def test_a_handle_by_id_decodes_the_result_if_the_definition_is_known() -> None:
     async with Coordinator(store := MemoryStore(), sagas=[drawn]) as coordinator:
         run = await coordinator.start(drawn, 3)

@@ -1,5 +1,6 @@
 """How sagas are written: actions with undos, traced functions, a builder for graphs made at run time."""
 
+from compensate.authoring import modules as modules  # says how `__main__` is called elsewhere
 from compensate.authoring.actions import Action, action, action_constant, inject_error_action, no_op_undo
 from compensate.authoring.builder import DagBuilder, action_node, constant_node, output, param, subsaga_node
 from compensate.authoring.context import Ctx, Reader

@@ -13,7 +13,7 @@ from compensate.authoring.actions import Action
 from compensate.authoring.composing import encode_plain
 from compensate.authoring.fitting import check_actions, check_known, remember, remembered
 from compensate.authoring.placing import Place
-from compensate.authoring.registry import ActionRegistry, action_names
+from compensate.authoring.registry import ActionRegistry, actions_of
 from compensate.authoring.sagas import Saga, check_storable
 from compensate.authoring.signatures import check_text, signature_text
 from compensate.authoring.tracing import with_after
@@ -37,7 +37,7 @@ from compensate.core.dag import (
     validate,
 )
 from compensate.core.policy import Retry
-from compensate.errors import ActionNotFound, DefinitionError, SerializeFailed, SubsagaCreateFailed
+from compensate.errors import DefinitionError, SerializeFailed, SubsagaCreateFailed
 
 Input: TypeAlias = "Expr | Any"
 """What a node takes: `output("node", ...)`, `param("name", ...)`, another expression, or a plain value."""
@@ -347,12 +347,7 @@ class DagBuilder:
         nodes = tuple(with_after(node, self._after.get(node.name, ())) for node in self._nodes)
         dag = Dag(self._name, nodes, self._params)
         validate(dag)
-        for name in action_names(dag):
-            if name not in self._registry:
-                try:
-                    self._registry.get(name)
-                except ActionNotFound as error:
-                    raise ActionNotFound(f"{where}: {error}; register it before the dag is built") from None
+        actions = actions_of(dag, self._registry)
         if output is _LAST:
             output = Ref(self._last(nodes, where))
         elif output is not None and type(output) not in _EXPRESSIONS:
@@ -366,8 +361,7 @@ class DagBuilder:
         types = {one.name: saga.params for one in made if isinstance(saga := remembered(one), Saga)}
         check_known(dag, self._registry.get, types, where)
         check_storable(dag, where)
-        for name in action_names(dag):
-            action = self._registry.get(name)
+        for action in actions.values():
             action.placed_in = action.placed_in or f"dag {self._name} was built"
         return dag
 

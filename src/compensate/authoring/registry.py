@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from compensate.authoring.actions import Action
@@ -27,28 +29,52 @@ class ActionRegistry:
         """
         if type(action) is not Action:
             raise DefinitionError(f"register: {action!r} is no action; decorate the function with @action")
-        known = self._actions.setdefault(action.name, action)
+        self._check(action)
+        self._actions.setdefault(action.name, action)
+
+    def _check(self, action: Action[..., Any]) -> None:
+        known = self._actions.get(action.name, action)
         if known is not action:
             raise DefinitionError(
-                f"two actions are named {action.name!r}: {known.where} and {action.where}; stored sagas find actions "
-                "by name, so give one of them another: @action(name=...)"
+                f"two actions are named {action.name!r}: {_both(known, action)}; stored sagas find actions by name, so "
+                f"{_remedy(known, action, '@action')}"
             )
 
-    def register_saga(self, saga: Saga[..., Any]) -> None:
+    def register_saga(self, saga: Saga[..., Any], *, graphs: bool = False) -> None:
         """Add a saga definition and every action that it uses.
 
+        Variants of one definition (`with_id`, `options`) are the same saga, and so are two that were made of equal dags
+        with equal types. Where a file was loaded twice (run as a script, and imported too), each loading has made
+        definitions of its own, whose classes differ: they are two.
+
+        Args:
+            saga: The definition.
+            graphs: Whether a name may stand for many graphs that are made at run time, by `saga_from_dag` or by a
+                function in which one `@saga` is written. Those do not clash then; the first keeps the name.
+
         Raises:
-            DefinitionError: Another saga, or another action, has the name.
+            DefinitionError: Another saga, or another action, has the name. Nothing was added.
         """
         known = self._sagas.get(saga.name)
-        if known is not None and known.definition is not saga.definition:
+        if (
+            known is not None
+            and not known.definition.same_as(saga.definition)
+            and not (graphs and known.definition.akin_to(saga.definition))
+        ):
             raise DefinitionError(
-                f"two sagas are named {saga.name!r}: {known.where} and {saga.where}; give one of them another: "
-                "@saga(name=...)"
+                f"two sagas are named {saga.name!r}: {_both(known, saga)}; stored sagas are known by that name, so "
+                f"{_remedy(known, saga, '@saga')}"
             )
         for action in saga.actions.values():
-            self.register(action)
+            self._check(action)
+        for action in saga.actions.values():
+            self._actions.setdefault(action.name, action)
         self._sagas.setdefault(saga.name, saga)
+
+    @property
+    def sagas(self) -> Mapping[str, Saga[..., Any]]:
+        """The saga definitions by name."""
+        return MappingProxyType(self._sagas)
 
     def get(self, name: str) -> Action[..., Any]:
         """The action of that name.
@@ -89,7 +115,49 @@ class ActionRegistry:
 
 def action_names(dag: Dag) -> tuple[str, ...]:
     """Names of the actions that a dag runs, subsagas included, each once."""
-    return tuple(dict.fromkeys(node.action for node in action_nodes(dag)))
+    return tuple(dict.fromkeys(node.action for _, node in action_nodes(dag)))
+
+
+def actions_of(dag: Dag, registry: ActionRegistry) -> dict[str, Action[..., Any]]:
+    """The actions that a dag runs, subsagas included, by name.
+
+    Raises:
+        ActionNotFound: The registry does not know one; the message names the dag and the node.
+    """
+    actions: dict[str, Action[..., Any]] = {}
+    for path, node in action_nodes(dag):
+        try:
+            actions[node.action] = registry.get(node.action)
+        except ActionNotFound as error:
+            raise ActionNotFound(
+                f"dag {dag.name!r}, node {path!r}: {error}; register the action before the dag is used"
+            ) from None
+    return actions
+
+
+def _both(known: Action[..., Any] | Saga[..., Any], other: Action[..., Any] | Saga[..., Any]) -> str:
+    """Both places, with the modules in which the files were loaded if the places are the same."""
+    if known.where != other.where:
+        return f"{known.where} and {other.where}"
+    return (
+        f"{known.where}, loaded as module {_module(known)!r}, and the same place again, loaded as module "
+        f"{_module(other)!r}"
+    )
+
+
+def _module(one: Action[..., Any] | Saga[..., Any]) -> str:
+    return one.fn.__module__ if isinstance(one, Action) else one.definition.module
+
+
+def _remedy(
+    known: Action[..., Any] | Saga[..., Any], other: Action[..., Any] | Saga[..., Any], how: str
+) -> str:
+    if known.where != other.where:
+        return f"give one of them another: {how}(name=...)"
+    return (
+        "load the file once: import it under one name everywhere, and start the program from another file if it is run "
+        "as a script too; or, if a function defines it, define it once, outside"
+    )
 
 
 def _unknown(what: str, name: str, known: dict[str, Any]) -> str:

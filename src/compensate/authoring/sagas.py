@@ -19,10 +19,11 @@ from compensate.authoring.fitting import check_known
 from compensate.authoring.naming import found_at, refuse_pickling
 from compensate.authoring.placing import DEFAULT, Place, Placed
 from compensate.authoring.refs import source_of
-from compensate.authoring.registry import ActionRegistry, action_names
+from compensate.authoring.registry import ActionRegistry, actions_of
 from compensate.authoring.showing import page, picture
 from compensate.authoring.signatures import (
     Signature,
+    author_line,
     bind_error,
     check_text,
     require_function,
@@ -89,6 +90,29 @@ class Definition:
         """The params as JSON, one value each, in order."""
         parts = [field + encode(arg) for (field, encode), arg in zip(self._fields, args, strict=True)]
         return b"{" + b",".join(parts) + b"}"
+
+    @property
+    def module(self) -> str:
+        """Name of the module in which it is written; `""` if it was made of a dag."""
+        return self.found[0]
+
+    @property
+    def built(self) -> bool:
+        """Whether it was made of a dag, and not written as a function."""
+        return not self.module
+
+    def same_as(self, other: Definition) -> bool:
+        """Whether the two are one saga: the same definition, or made of equal dags with equal types."""
+        if self is other or not (self.built and other.built):
+            return self is other
+        return self.encoded == other.encoded and self._types() == other._types()
+
+    def akin_to(self, other: Definition) -> bool:
+        """Whether the two are graphs that were made at run time: of dags, or by one `@saga` inside a function."""
+        return (self.module, self.built or self.where) == (other.module, other.built or other.where)
+
+    def _types(self) -> tuple[list[Any], Any]:
+        return [codec.type for codec in self.params.values()], self.output and self.output.type
 
     @cached_property
     def encoded(self) -> bytes:
@@ -428,7 +452,7 @@ def saga_from_dag(
 
     Raises:
         DefinitionError: The dag cannot run, `params` names one that the dag does not have, or a type cannot be stored.
-        ActionNotFound: The registry does not know an action.
+        ActionNotFound: The registry does not know an action; the message names the dag and the node.
     """
     where = f"saga {dag.name}"
     validate(dag)
@@ -441,8 +465,8 @@ def saga_from_dag(
     }
     signature = inspect.Signature([Parameter(name, Parameter.KEYWORD_ONLY) for name in dag.params])
     output = None if dag.output is None else type_codec(returns, where=f"{where}, its return value")
-    actions = {name: registry.get(name) for name in action_names(dag)}
-    return Saga(Definition(dag, signature, codecs, output, actions, where))
+    actions = actions_of(dag, registry)
+    return Saga(Definition(dag, signature, codecs, output, actions, f"{where} (of a dag, {author_line()})"))
 
 
 def _trace(fn: Callable[..., Any], name: str | None) -> Definition:

@@ -11,12 +11,16 @@ from compensate.cli import codes
 from compensate.cli.loading import CliError, Code, load_code, load_module, load_saga, sagas_of
 from compensate.cli.options import Common, app, common
 from compensate.cli.session import reading
+from compensate.codec import records as r
 from compensate.core import states as s
-from compensate.errors import StoreError
+from compensate.core.plan import Plan
+from compensate.errors import CompensateError
 from compensate.render.words import STATE_WORDS
+from compensate.runtime.bindings import Bindings
+from compensate.runtime.fit import Misfit, misfit
 from compensate.runtime.runs import Snapshot
 from compensate.stores import store_exists
-from compensate.stores.base import SagaRecord, Store
+from compensate.stores.base import SagaRecord, Store, StoredSaga
 
 
 class Group(msgspec.Struct):
@@ -26,7 +30,10 @@ class Group(msgspec.Struct):
         name: Of their definition.
         fingerprint: Of their dag.
         dag: `today`: as in the code; `older`: another than in the code; `unknown`: the code has no saga of that name.
-        misfit: Why the code could not go on with them; `""` if it could.
+        misfit: Why the code could not go on with them, in the words of a coordinator that parks them; `""` if it could.
+        node: Path of the node that the code does not fit; `""` if it fits, or if the log cannot be read.
+        reason: `misfit` without the node.
+        advice: What to do about it.
         ids: Which.
     """
 
@@ -34,6 +41,9 @@ class Group(msgspec.Struct):
     fingerprint: str
     dag: str
     misfit: str
+    node: str
+    reason: str
+    advice: str
     ids: list[str]
 
 
@@ -42,12 +52,15 @@ class Group(msgspec.Struct):
 @app
 @common
 def check(common: Common, spec: str, apps: tuple[str, ...]) -> int:
-    """Check saga definitions, and that stored sagas which have not ended could be gone on with by this code.
+    """Check saga definitions, and that this code fits the stored sagas that have not ended.
 
     Importing the module checks its sagas. If the store is there, each of its unfinished sagas is held against the
-    code: whether it runs today's dag or an older one, and whether its actions are known and its data still decodes.
+    code: whether it runs today's dag or an older one, and whether all of it that may still run can be run: each action
+    is known and given what it needs, the undos are of the stored kind, and stored values decode where they are read. A
+    coordinator with this code would park the others, for the reasons that are given here. The exit code is 8 then.
     Where several modules share a store, name the others with --app.
-    With --json: one document, {"ok": ..., "sagas": [...], "stored": [...]}.
+    With --json: one document, {"ok": ..., "sagas": [...], "stored": [...]}; each entry of "stored" has the ids of sagas
+    that stand alike, and "node", "reason" and "advice" if the code does not fit them.
     """
     code = load_code(apps)
     code.add(spec)
@@ -91,19 +104,37 @@ def _asked_for_store() -> bool:
 async def _stored(common: Common, code: Code) -> list[Group]:
     today = {saga.name: saga.fingerprint for saga in code.sagas}
     groups: dict[tuple[str, str, str], Group] = {}
+    bindings: dict[str, Bindings] = {}
     async with reading(common.store) as store:
         for record in await _unfinished(store):
             try:
-                misfit = Snapshot(await store.load(record.id)).misfit(code.registry)
-            except StoreError as error:
-                misfit = str(error)
+                wrong = _held_against(await store.load(record.id), bindings, code)
+                said = "" if wrong is None else str(wrong)
+            except CompensateError as error:
+                wrong, said = None, str(error)
             dag = "unknown"
             if record.name in today:
                 dag = "today" if today[record.name] == record.fingerprint else "older"
-            key = (record.name, record.fingerprint, misfit)
-            group = groups.setdefault(key, Group(record.name, record.fingerprint, dag, misfit, []))
+            key = (record.name, record.fingerprint, said)
+            group = groups.get(key)
+            if group is None:
+                node, reason, advice = (
+                    ("", said, "") if wrong is None else (wrong.node, wrong.reason, wrong.advice)
+                )
+                group = groups[key] = Group(
+                    record.name, record.fingerprint, dag, said, node, reason, advice, []
+                )
             group.ids.append(record.id)
     return list(groups.values())
+
+
+def _held_against(stored: StoredSaga, known: dict[str, Bindings], code: Code) -> Misfit | None:
+    """Why the code does not fit a stored saga; `known` keeps what all sagas of one dag share."""
+    bindings = known.get(stored.record.fingerprint)
+    if bindings is None:
+        plan = Plan(r.decode_dag(stored.dag))
+        bindings = known[stored.record.fingerprint] = Bindings(plan, code.registry.get)
+    return misfit(Snapshot(stored, bindings.plan).fold, bindings)
 
 
 async def _unfinished(store: Store) -> list[SagaRecord]:
@@ -140,5 +171,7 @@ def _tell(common: Common, groups: list[Group] | None) -> None:
         out.line(f"{group.name}, {len(group.ids)} stored ({ids}): they {_DAGS[group.dag]}")
         if group.misfit:
             out.line(f"  this code cannot go on with them: {group.misfit}", "red")
+            if group.advice:
+                out.line(f"  what to do: {group.advice}")
         else:
-            out.line("  this code can go on with them: every action is known, all data decodes", "green")
+            out.line("  this code can go on with them: all that may still run fits it", "green")

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from compensate.core.names import check_name
+from compensate.core.names import check_name, inside
 from compensate.core.policy import ONCE, UNDO, Retry
 from compensate.errors import DefinitionError, SubsagaCreateFailed
 
@@ -162,15 +162,17 @@ def each_of(node: Node | None) -> Each | None:
     return node.each if isinstance(node, ActionNode | SubsagaNode) else None
 
 
-def action_nodes(dag: Dag) -> Iterator[ActionNode]:
-    """Every action node of the dag, those inside subsagas included."""
-    open_ = [dag]
+def action_nodes(dag: Dag) -> Iterator[tuple[str, ActionNode]]:
+    """Every node of a dag that runs an action, those of its subsagas included, with its path."""
+    open_ = [("", dag)]
     while open_:
-        for node in open_.pop().nodes:
+        prefix, inner = open_.pop()
+        for node in inner.nodes:
+            path = inside(prefix, node.name) if prefix else node.name
             if isinstance(node, ActionNode):
-                yield node
+                yield path, node
             elif isinstance(node, SubsagaNode):
-                open_.append(node.dag)
+                open_.append((path, node.dag))
 
 
 def dependencies(node: Node) -> tuple[str, ...]:

@@ -9,14 +9,9 @@ from zlib import crc32
 import msgspec
 from msgspec.structs import force_setattr
 
-from compensate.errors import DefinitionError
+from compensate.errors import DefinitionError, qualified, same_class
 
 _INFINITE: Final = float("inf")
-
-
-def qualified(kind: type) -> str:
-    """The name under which the log knows an exception class."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _names(what: str, kinds: Any) -> tuple[str, ...]:
@@ -33,6 +28,10 @@ def _names(what: str, kinds: Any) -> tuple[str, ...]:
                 f"Retry: {what} holds {kind!r}; give exception classes, or their qualified names"
             )
     return tuple(names)
+
+
+def _any_of(error: Sequence[str], stored: Sequence[str]) -> bool:
+    return any(same_class(one, name) for one in stored for name in error)
 
 
 def _check_number(what: str, value: object, least: float, most: float, advice: str) -> None:
@@ -104,9 +103,9 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         if self.attempts is not None and failures >= self.attempts:
             return False
-        if any(name in self.never for name in error):
+        if self.never and _any_of(error, self.never):
             return False
-        return not self.on or any(name in self.on for name in error)
+        return not self.on or _any_of(error, self.on)
 
     def delay(self, failures: int, salt: str) -> float:
         """Seconds to wait after the `failures`-th failure; `salt` fixes the jitter."""

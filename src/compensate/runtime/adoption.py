@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from compensate.core import states as s
@@ -14,6 +15,12 @@ from compensate.stores.base import Damaged, StoredSaga
 
 _BATCH: Final = 1_000
 """How many sagas are claimed, or looked at, at once."""
+
+_REST: Final = 20.0
+"""How many times as long as it took to list the parked sagas they are not listed again."""
+
+_LONGEST_REST: Final = 10.0
+"""Most seconds between two looks at the parked sagas, besides the coordinator's poll."""
 
 _OPEN: Final[tuple[s.SagaStatus, ...]] = (s.RUNNING, s.ROLLING_BACK, s.STUCK)
 
@@ -42,9 +49,12 @@ class Adoption:
         self._unsure = False
         self._wanted: set[str] = set()
         """Sagas that are to be gone on with here once their owner lets go of them."""
+        self._tried: dict[str, tuple[int, int]] = {}
+        """Parked sagas that the code here does not fit, with the last event and the code that were tried."""
+        self._rests_until = 0.0
 
-    async def all(self, *, parked: bool = False) -> None:
-        """Go on with every saga that nobody alive owns.
+    async def all(self) -> None:
+        """Go on with every saga that nobody alive owns; parked ones are left to `parked`.
 
         Raises:
             Unavailable: The store cannot be reached. Trying again is safe.
@@ -57,7 +67,6 @@ class Adoption:
                         host.owner,
                         host.setting.clock.now(),
                         limit=_BATCH,
-                        parked=parked,
                         below=self.suspects.threshold,
                     )
                 except StoreError:
@@ -66,6 +75,74 @@ class Adoption:
                 await host.adopt_all(claimed)
             if len(claimed) < _BATCH:
                 return
+
+    async def parked(self) -> None:
+        """Go on with the parked sagas that the code here fits.
+
+        Each is held against the code without being claimed, and claimed only if it fits: processes that cannot run a
+        saga do not take it from each other, and none raises its epoch. What was tried once is not read again until it,
+        or the code, has changed. Where listing them took long the next look comes later, so that thousands of parked
+        sagas cost a small share of the time.
+
+        Raises:
+            Unavailable: The store cannot be reached. Trying again is safe.
+        """
+        host, clock = self._host, asyncio.get_running_loop().time
+        if clock() < self._rests_until:
+            return
+        listing = 0.0
+        seen: dict[str, tuple[int, int]] = {}
+        cursor: str | None = None
+        while not host.stopping:
+            begun = clock()
+            page = await host.setting.store.page(status=s.STUCK, cursor=cursor, limit=_BATCH)
+            listing += clock() - begun
+            fitting: list[str] = []
+            for record in page.records:
+                if not record.parked or record.id in host.live:
+                    continue
+                now = (record.last_seq, host.code)
+                if self._tried.get(record.id) == now or not await self._fits(record.id):
+                    seen[record.id] = now
+                else:
+                    fitting.append(record.id)
+            await self._take_up(fitting)
+            cursor = page.cursor
+            if cursor is None:
+                self._tried = seen
+                break
+        self._rests_until = clock() + min(_LONGEST_REST, listing * _REST)
+
+    async def _fits(self, saga_id: str) -> bool:
+        host = self._host
+        try:
+            return host.misfit(await host.setting.store.load(saga_id)) is None
+        except Unavailable:
+            raise
+        except CompensateError:
+            return False  # it is damaged or gone; whoever asks for it is told
+
+    async def _take_up(self, saga_ids: Sequence[str]) -> None:
+        """Claim these parked sagas, unless somebody else has, and go on with them side by side."""
+        if not saga_ids:
+            return
+        async with self._lock:
+            claimed: list[StoredSaga | Damaged] = []
+            try:
+                for saga_id in saga_ids:
+                    if saga_id in self._host.live:
+                        continue
+                    try:
+                        stored = await self._claim(saga_id)
+                    except SagaNotFound:
+                        continue
+                    except CorruptLog as error:
+                        claimed.append(Damaged(saga_id, error))
+                        continue
+                    if stored is not None:
+                        claimed.append(stored)
+            finally:
+                await self._host.adopt_all(claimed)  # of those before one that failed too
 
     async def orphans(self) -> None:
         """Go on with sagas that are ours but do not run here: a start, claim or release came to nobody knows what.

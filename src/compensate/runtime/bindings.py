@@ -8,7 +8,7 @@ of today's code but its actions, by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from compensate.authoring import Action
 from compensate.codec import TypeCodec
@@ -18,9 +18,11 @@ from compensate.core.dag import ActionNode, ConstantNode, Expr, Items, Ref, Subs
 from compensate.core.log import Fold
 from compensate.core.names import inside
 from compensate.core.plan import ACTION, CONSTANT, FAN_END, Plan, Scope
-from compensate.errors import ActionNotFound, CompensateError, DeserializeFailed, NotFound
+from compensate.errors import ActionNotFound, DeserializeFailed, NotFound
 
 Decode = Callable[[bytes], Any]
+Find = Callable[[str], Action[Any, Any]]
+"""Gives an action by its name, or raises `NotFound`."""
 
 
 class Input:
@@ -74,11 +76,6 @@ class Bound:
         inputs = dict[str, Expr | None](spec.inputs)
         if spec.each is not None:
             inputs[spec.each.param] = None
-        unknown = [name for name in inputs if name not in action.params]
-        if unknown:
-            raise ActionNotFound(
-                f"action {action.name!r} takes no parameter {unknown[0]!r}, which node {spec.name!r} gives it"
-            )
         self.positional: list[Input] = []
         self.keyword: list[Input] = []
         gap = False
@@ -112,18 +109,85 @@ class Bound:
             self.undo_link = action.undo_fn
 
 
+class Needs:
+    """What a node of a stored dag asks of its action, whatever has become of the node.
+
+    Attributes:
+        action: Today's action; `None` if there is none.
+        lack: Why its action cannot be called; `""` if it can.
+        undo_lack: Why its undo cannot be called at all.
+        none_lack: Why its undo cannot be called without the output.
+    """
+
+    __slots__ = ("action", "lack", "none_lack", "undo_lack")
+
+    def __init__(self, spec: ActionNode, find: Find) -> None:
+        self.action: Action[Any, Any] | None = None
+        self.lack = self.undo_lack = self.none_lack = ""
+        try:
+            action = self.action = find(spec.action)
+        except NotFound as error:
+            self.lack = str(error)
+            self.undo_lack = self.lack if spec.undo != "none" else ""
+            return
+        self.lack = _parameters(spec, action)
+        if spec.undo == "none":
+            return
+        if action.undo_fn is None:
+            self.undo_lack = (
+                f"the stored dag says that action {action.name!r} has an undo, and it has none any more"
+            )
+        elif spec.undo == "unknown" and action.undo_kind != "unknown":
+            self.none_lack = (
+                f"the stored dag says that the undo of action {action.name!r} can do without the output, and it is no "
+                "longer declared with unknown=True"
+            )
+
+
+def _parameters(spec: ActionNode, action: Action[Any, Any]) -> str:
+    """What is wrong with the parameters that the node gives; `""` if nothing is."""
+    given = set(spec.inputs)
+    if spec.each is not None:
+        given.add(spec.each.param)
+    left_out = ""
+    for name, parameter in action.signature.parameters.items():
+        if name in given:
+            if left_out and name in action.positional:
+                return (
+                    f"action {action.name!r} takes {name!r} by its place only, behind {left_out!r}, which the stored "
+                    "dag does not give"
+                )
+        elif parameter.default is parameter.empty:
+            return f"action {action.name!r} needs the parameter {name!r}, which the stored dag does not give"
+        else:
+            left_out = name
+    unknown = sorted(given - set(action.params))
+    if unknown:
+        return f"action {action.name!r} takes no parameter {unknown[0]!r}, which the stored dag gives it"
+    return ""
+
+
 class Bindings:
-    """All action nodes of a plan, joined to their actions. Made once for a dag, shared by its sagas."""
+    """The action nodes of a plan, joined to their actions. Made once for a dag, shared by its sagas.
 
-    def __init__(self, plan: Plan, find: Callable[[str], Action[Any, Any]]) -> None:
-        """Join.
+    A node whose action is not known stays unbound: a stored saga may have put it behind itself. `fit` says whether that
+    matters.
 
-        Raises:
-            ActionNotFound: An action is unknown, or no longer takes what the dag gives it.
-        """
+    Args:
+        plan: The dag, laid flat.
+        find: Gives an action by its name, or raises `NotFound`.
+        of_code: Tells the actions that `find` knows now from those that it will know later.
+
+    Attributes:
+        complete: Whether every action is known.
+    """
+
+    def __init__(self, plan: Plan, find: Find, of_code: int = 0) -> None:
         self.plan = plan
-        self.missing = ""
-        """Why there are no bindings; `""` if there are."""
+        self.of_code = of_code
+        self.complete = True
+        self._find = find
+        self._needs: dict[int, tuple[ActionNode, Needs]] = {}
         self._bound: dict[int, Bound] = {}
         self._within: dict[tuple[str, str], Bound] = {}
         """Of the nodes inside fan-outs of subsagas, by place and name: all elements share them."""
@@ -136,11 +200,16 @@ class Bindings:
             which = (id(spec), id(plan.scopes[i]))
             bound = made.get(which)
             if bound is None:
-                bound = made[which] = Bound(spec, find(spec.action), plan.scopes[i], plan.kinds)
+                try:
+                    action = find(spec.action)
+                except NotFound:
+                    self.complete = False
+                    continue
+                bound = made[which] = Bound(spec, action, plan.scopes[i], plan.kinds)
             self._bound[i] = bound
         self.list: list[Bound | None] = [self._bound.get(i) for i in range(len(plan.names))]
 
-    def _bind_within(self, fan: SubsagaNode, place: str, find: Callable[[str], Action[Any, Any]]) -> None:
+    def _bind_within(self, fan: SubsagaNode, place: str, find: Find) -> None:
         open_ = [(fan, place)]
         while open_:
             node, place = open_.pop()
@@ -149,24 +218,37 @@ class Bindings:
                 if isinstance(spec, SubsagaNode):
                     open_.append((spec, place))
                 elif isinstance(spec, ActionNode) and (place, spec.name) not in self._within:
-                    self._within[place, spec.name] = Bound(spec, find(spec.action), None, [])
+                    try:
+                        action = find(spec.action)
+                    except NotFound:
+                        self.complete = False
+                    else:
+                        self._within[place, spec.name] = Bound(spec, action, None, [])
 
-    @classmethod
-    def unbound(cls, plan: Plan, why: str) -> Bindings:
-        """Stands for bindings that cannot be made today; the saga is parked."""
-        bindings = object.__new__(cls)
-        bindings.plan = plan
-        bindings.missing = why
-        return bindings
+    def needs(self, spec: ActionNode) -> Needs:
+        """What a node asks of its action, and whether that is there."""
+        known = self._needs.get(id(spec))
+        if known is None:
+            known = self._needs[id(spec)] = (
+                spec,
+                Needs(spec, self._find),
+            )  # kept with it: an id is used again
+        return known[1]
 
     def of(self, i: int, machine: Fold) -> Bound:
-        """The binding of node `i`; an element of a fan-out shares that of its brackets."""
+        """The binding of node `i`; an element of a fan-out shares that of its brackets.
+
+        Raises:
+            ActionNotFound: Its action is not known.
+        """
         bound = self.list[i] if i < len(self.list) else None
+        plan = machine.plan
         if bound is None:
-            plan = machine.plan
-            bound = self._bound.get(plan.fan[i])
-            if bound is None:
-                bound = self._within[plan.scopes[i].place, plan.action(i).name]
+            bound = self._bound.get(plan.fan[i]) or self._within.get(
+                (plan.scopes[i].place, plan.action(i).name)
+            )
+        if bound is None:
+            raise ActionNotFound(f"node {plan.names[i]!r}: no action is named {plan.action(i).action!r}")
         return bound
 
 
@@ -296,36 +378,6 @@ class Values:
                 "what its action did is in doubt, or it failed; look with ctx.do_key for what there is to be undone"
             )
         return data
-
-
-def unreadable(machine: Fold, bindings: Bindings) -> str:
-    """Why a stored saga cannot be gone on with by today's types; `""` if it can."""
-    values = Values(machine)
-    for i, state in enumerate(machine.state):
-        if machine.plan.kinds[i] != ACTION:
-            continue
-        bound = bindings.of(i, machine)
-        where = f"node {machine.plan.names[i]!r}"
-        output = machine.output[i]
-        try:
-            if output is not None:
-                _try(bound.action.output, output, f"{where}: its output")
-            if state in _STILL_TO_RUN and machine.unblocked(i):
-                where += ": its inputs"
-                values.arguments(bound, i)
-        except CompensateError as error:
-            return f"{where}: {error}"
-    return ""
-
-
-def _try(codec: TypeCodec[Any], data: bytes, where: str) -> None:
-    try:
-        codec.decode(data)
-    except CompensateError as error:
-        raise DeserializeFailed(f"{where}: {error}") from None
-
-
-_STILL_TO_RUN: Final = frozenset({s.PENDING, s.RUNNING, s.IN_DOUBT, s.FAILED})
 
 
 def _shorten(names: list[str]) -> str:

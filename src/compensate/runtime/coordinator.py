@@ -89,7 +89,8 @@ class Coordinator:
         stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
 
     Raises:
-        DefinitionError: A setting makes no sense, or an action or undo takes `Ctx[Deps]` and `deps` is `None`.
+        DefinitionError: A setting makes no sense, two different sagas or actions have one name, or an action or undo
+            takes `Ctx[Deps]` and `deps` is `None`.
     """
 
     def __init__(
@@ -117,9 +118,8 @@ class Coordinator:
         self.registry = ActionRegistry()
         for action in actions:
             self.registry.register(action)
-        self.sagas: dict[str, Saga[..., Any]] = {}
         for saga in sagas:
-            self._learn(saga)
+            self.registry.register_saga(saga)
         self.owner = (
             check_name(owner, "owner") if owner is not None else f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         )
@@ -154,10 +154,10 @@ class Coordinator:
         self._closing: asyncio.Task[None] | None = None
         self._require_deps(map(self.registry.get, self.registry.names()))
 
-    def _learn(self, saga: Saga[..., Any]) -> None:
-        for action in saga.actions.values():
-            self.registry.register(action)
-        self.sagas.setdefault(saga.name, saga)
+    @property
+    def sagas(self) -> Mapping[str, Saga[..., Any]]:
+        """The saga definitions that it knows, by name."""
+        return self.registry.sagas
 
     def _report(self, what: str, error: BaseException, /, *, saga: str = "", epoch: int = 0) -> None:
         log.report(what, error, saga=saga, epoch=epoch, owner=self.owner)
@@ -194,7 +194,8 @@ class Coordinator:
         try:
             signals.catch(self._stop_on, self._on_signal)
             if self._recovers:
-                await self._adoption.all(parked=True)
+                await self._adoption.all()
+                await self._adoption.parked()
         except BaseException:
             with contextlib.suppress(CompensateError):  # what went wrong first is what counts
                 await self.close()
@@ -305,6 +306,7 @@ class Coordinator:
             try:
                 if self._recovers:
                     await self._adoption.all()
+                    await self._adoption.parked()
                 await self._adoption.orphans()
                 await self._requests.look()
                 self._adoption.try_suspects()
@@ -355,6 +357,9 @@ class Coordinator:
         Raises:
             DefinitionError: A path of `inject` names no action of the saga. Nothing was stored.
             ParamsInvalid: The arguments do not fit the saga's signature. Nothing was stored.
+            DefinitionError: The coordinator knows another saga or action of that name. Nothing was stored. Graphs that
+                are made at run time (by `saga_from_dag`, or by a function that holds a `@saga`) may share a name.
+            ActionNotFound: The dag asks of an action what it does not do; names the node. Nothing was stored.
             DefinitionError: One of its actions takes `Ctx[Deps]`, and the coordinator has no deps. Nothing was stored.
             SagaExists: The id is taken by another saga, or with other params; the message says which differ.
             CorruptLog: The id is taken by a saga whose log is damaged.
@@ -383,7 +388,7 @@ class Coordinator:
         known = self.sagas.get(saga.name)
         if known is None or known.definition is not saga.definition:
             self._require_deps(saga.actions.values())
-            self._learn(saga)
+            self.registry.register_saga(saga, graphs=True)
         while True:
             try:
                 execution = await self._host.start(saga, saga_id, params, saga.deadline, inject)

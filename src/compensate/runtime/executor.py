@@ -22,6 +22,7 @@ from compensate.core.plan import Plan
 from compensate.core.shown import states
 from compensate.errors import (
     ActionFailed,
+    ActionNotFound,
     CompensateError,
     IllegalRequest,
     ParamsInvalid,
@@ -33,6 +34,7 @@ from compensate.runtime.calls.threads import WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.execution import Execution
+from compensate.runtime.fit import misfit, require
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject, check_fit
 from compensate.runtime.setting import Setting, check_crashes, require_deps
@@ -132,7 +134,9 @@ class SagaExecutor(Generic[T]):
         )
         if isinstance(saga, Dag):
             self._plan = Plan(saga)
-            self._bindings = Bindings(self._plan, (registry or ActionRegistry()).get)
+            find = (registry or ActionRegistry()).get
+            require(self._plan, find)
+            self._bindings = Bindings(self._plan, find)
         else:
             self._plan = saga.plan
             self._bindings = _bindings(saga)
@@ -169,7 +173,7 @@ class SagaExecutor(Generic[T]):
         Raises:
             SagaNotFound: There is none.
             CorruptLog: Its log is damaged.
-            ActionNotFound: An action is not registered.
+            ActionNotFound: An action is not registered, or does not do what the stored dag asks of it; names the node.
             Fenced: A live coordinator owns it.
         """
         if not isinstance(registry, ActionRegistry):
@@ -366,11 +370,18 @@ class SagaExecutor(Generic[T]):
         self.events[:] = stored.events
         machine = self._fold(stored, None if old is None else old.machine.lingering)
         if machine.status not in s.ENDS:
+            self._check_fit(machine)
+        if machine.status not in s.ENDS:
             machine.interrupted(now, died=stored.died)
         execution = self._execute(machine)
         if old is not None:
             old.heir = execution
         return execution
+
+    def _check_fit(self, machine: Machine) -> None:
+        wrong = misfit(machine, self._bindings)
+        if wrong is not None:
+            raise ActionNotFound(f"saga {self.id}: {wrong}; nothing was run; {wrong.advice}")
 
     async def rollback(self, reason: str = "", who: str = "") -> None:
         """Undo the saga: while it runs, after it completed, or after a restart.
@@ -405,6 +416,7 @@ class SagaExecutor(Generic[T]):
         execution = await self._go_on()
         execution.exceptions = exceptions
         execution.machine.roll_back(self._setting.clock.now(), who=ask.who, why=ask.why)
+        self._check_fit(execution.machine)
         self._execution = execution
         await self._drive(execution)
         if execution.machine.status != s.ROLLED_BACK:
@@ -474,6 +486,7 @@ def _bindings(saga: Saga[..., Any]) -> Bindings:
     """A saga's own actions, bound once."""
     bindings = saga.plan.bindings
     if not isinstance(bindings, Bindings):
+        require(saga.plan, saga.actions.__getitem__)
         bindings = saga.plan.bindings = Bindings(saga.plan, saga.actions.__getitem__)
     return bindings
 

@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import Final, cast
 
 from compensate.core import events as e
-from compensate.core.policy import qualified
-from compensate.errors import ActionFailed
+from compensate.errors import ActionFailed, qualified
 
 _LONGEST_MESSAGE: Final = 8_000
 _LONGEST_LEAF: Final = 400

@@ -28,8 +28,9 @@ from compensate.errors import (
     Unavailable,
     UnsupportedVersion,
 )
-from compensate.runtime.bindings import Bindings, unreadable
+from compensate.runtime.bindings import Bindings
 from compensate.runtime.execution import Change, Execution
+from compensate.runtime.fit import Misfit, misfit, require
 from compensate.runtime.inject import Faults, Inject, joined
 from compensate.runtime.setting import Setting
 from compensate.runtime.slots import HOLDER, Holder
@@ -79,6 +80,8 @@ class Host:
         self._errands: set[asyncio.Task[Any]] = set()
         self._adopting: set[Execution] = set()
         self._bindings: dict[str, Bindings] = {}
+        self._sound: set[str] = set()
+        """Fingerprints of dags that were held against the actions at a start."""
         self._left: dict[str, Execution] = {}
 
     def find(self, saga_id: str) -> Execution | None:
@@ -172,16 +175,41 @@ class Host:
                 self.live[saga_id].inject = joined(inject, self.setting.inject)
 
     def _bindings_of(self, saga: Saga[..., Any]) -> Bindings:
-        bindings = self._bindings.get(saga.fingerprint)
+        bindings = self._known_bindings(saga.fingerprint)
         if bindings is None:
-            bindings = Bindings(saga.plan, self.registry.get)
-            self._keep(saga.fingerprint, bindings)
+            bindings = self._bind(saga.fingerprint, saga.plan)
+        if saga.fingerprint not in self._sound:
+            require(saga.plan, self.registry.get)
+            if len(self._sound) >= _MOST_BINDINGS:
+                self._sound.clear()
+            self._sound.add(saga.fingerprint)
         return bindings
 
-    def _keep(self, fingerprint: str, bindings: Bindings) -> None:
+    def _known_bindings(self, fingerprint: str) -> Bindings | None:
+        """The bindings of a dag, unless some are missing and more actions have become known since they were made."""
+        bindings = self._bindings.get(fingerprint)
+        return bindings if bindings is None or bindings.complete or bindings.of_code == self.code else None
+
+    def _bind(self, fingerprint: str, plan: Plan) -> Bindings:
+        bindings = Bindings(plan, self.registry.get, self.code)
         if len(self._bindings) >= _MOST_BINDINGS:
             del self._bindings[next(iter(self._bindings))]
         self._bindings[fingerprint] = bindings
+        return bindings
+
+    @property
+    def code(self) -> int:
+        """Tells the code that is known now from what was known before: actions are only ever added."""
+        return len(self.registry)
+
+    def misfit(self, stored: StoredSaga) -> Misfit | None:
+        """Why the code here does not fit a stored saga. Changes nothing.
+
+        Raises:
+            CorruptLog: The log or the dag is not possible.
+            UnsupportedVersion: A newer version wrote it.
+        """
+        return misfit(*self._read(stored, stored.record.epoch))
 
     # -- stored sagas ------------------------------------------------------
 
@@ -283,40 +311,63 @@ class Host:
 
     def _prepare(self, execution: Execution, change: Change | None, *, died: bool) -> bool:
         """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""
-        machine = execution.machine
-        now = self.setting.clock.now()
-        missing = execution.bindings.missing or unreadable(machine, execution.bindings)
-        if missing:
-            if change is not None:
-                # Who asks without having the code must not park what others can go on with.
-                raise IllegalRequest(
-                    f"saga {execution.id}: {missing}; nothing was changed; ask again where code that knows it is loaded"
-                )
-            if machine.status not in s.ENDS:
-                machine.interrupted(now, died=died)  # nothing runs in a saga that is stuck
-                machine.park(missing, now)
+        machine, now = execution.machine, self.setting.clock.now()
+        is_parked = machine.stuck is not None and bool(machine.stuck.parked)
+        if change is None and machine.status in s.ENDS and not is_parked:
             return False
-        if machine.stuck is not None and machine.stuck.parked:
+        wrong = misfit(machine, execution.bindings)
+        if wrong is not None and change is None:
+            if not is_parked:
+                machine.interrupted(now, died=died)
+                machine.park(str(wrong), now)
+                self.setting.report(f"saga {execution.id} is parked", NotFound(f"{wrong}; {wrong.advice}"))
+            return False
+        if is_parked:
             machine.unpark(now)
         if machine.status not in s.ENDS:
             machine.interrupted(now, died=died)
-        return change is not None and not change(execution, now)
+        if change is None:
+            return False
+        try:
+            owed = not change(execution, now)
+        except IllegalRequest as error:
+            if wrong is None:
+                raise
+            raise self._not_here(execution, wrong) from error
+        # What was asked may need less of the code than what would have been done without it, or more.
+        wrong = misfit(machine, execution.bindings)
+        if wrong is not None:
+            # Who asks without having the code must not park what others can go on with.
+            raise self._not_here(execution, wrong)
+        return owed
+
+    @staticmethod
+    def _not_here(execution: Execution, wrong: Misfit) -> IllegalRequest:
+        return IllegalRequest(
+            f"saga {execution.id}: {wrong}; nothing was changed; ask again where code that fits it is loaded"
+        )
 
     def _fold(self, stored: StoredSaga, epoch: int, old: Execution | None) -> Execution:
+        lingering = None if old is None else old.machine.lingering
+        machine, bindings = self._read(stored, epoch, lingering)
+        execution = Execution(machine, bindings, self.setting)
+        execution.owner = self.owner
+        execution.inject = joined(self.faults.get(stored.record.id), self.setting.inject)
+        if old is not None:
+            old.heir = execution
+        return execution
+
+    def _read(
+        self, stored: StoredSaga, epoch: int, lingering: set[int] | None = None
+    ) -> tuple[Machine, Bindings]:
         saga_id, fingerprint = stored.record.id, stored.record.fingerprint
-        bindings = self._bindings.get(fingerprint)
+        bindings = self._known_bindings(fingerprint)
         if bindings is None:
             try:
                 plan = Plan(r.decode_dag(stored.dag))
             except DefinitionError as error:
                 raise CorruptLog(f"saga {saga_id}: its stored dag cannot be: {error}") from error
-            try:
-                bindings = Bindings(plan, self.registry.get)
-            except NotFound as error:
-                bindings = Bindings.unbound(plan, str(error))
-            else:
-                self._keep(fingerprint, bindings)
-        lingering = None if old is None else old.machine.lingering
+            bindings = self._bind(fingerprint, plan)
         machine = Machine.fold(
             bindings.plan,
             saga_id,
@@ -326,12 +377,7 @@ class Host:
             crashes=self.crashes,
             lingering=lingering,
         )
-        execution = Execution(machine, bindings, self.setting)
-        execution.owner = self.owner
-        execution.inject = joined(self.faults.get(saga_id), self.setting.inject)
-        if old is not None:
-            old.heir = execution
-        return execution
+        return machine, bindings
 
     # -- life --------------------------------------------------------------
 

@@ -18,9 +18,10 @@ from compensate.core.machine import Machine
 from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
 from compensate.core.shown import states
-from compensate.errors import ActionFailed, DeserializeFailed, NotFound, Stopped
-from compensate.runtime.bindings import Bindings, Values, unreadable
+from compensate.errors import ActionFailed, DeserializeFailed, Stopped
+from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.endings import ending, error_of, output_of
+from compensate.runtime.fit import misfit
 from compensate.runtime.trace import TraceRecord, trace
 from compensate.stores.base import SagaRecord, StoredSaga
 
@@ -116,15 +117,14 @@ class Snapshot:
         return render.html(render.snapshot(self.fold, self.events))
 
     def misfit(self, registry: ActionRegistry) -> str:
-        """Why the saga could not be gone on with by these actions; `""` if it could. Changes nothing.
+        """Why these actions could not run all of the saga that may still run; `""` if they could. Changes nothing.
 
-        An action is unknown or takes other params, or what is recorded no longer decodes.
+        The reason names the node: its action is unknown, takes other parameters, or its undo is gone or of another
+        kind; or a value that is stored no longer decodes where it is read. A coordinator with these actions would park
+        the saga for that reason. Of a completed saga it is what a rollback would need.
         """
-        try:
-            bindings = Bindings(self.fold.plan, registry.get)
-        except NotFound as error:
-            return str(error)
-        return unreadable(self.fold, bindings)
+        wrong = misfit(self.fold, Bindings(self.fold.plan, registry.get))
+        return "" if wrong is None else str(wrong)
 
     def stuck(self) -> tuple[e.StuckNode, ...]:
         """The nodes that need an operator, why, and what can be chosen. The log has the errors' qualified classes."""

@@ -9,7 +9,7 @@ import msgspec
 from compensate.codec import records as r
 from compensate.core.machine import Machine
 from compensate.core.plan import ACTION
-from compensate.errors import DeserializeFailed, IllegalRequest
+from compensate.errors import ActionNotFound, DeserializeFailed, IllegalRequest
 from compensate.runtime.bindings import Bindings
 from compensate.stores.base import Verb
 
@@ -114,6 +114,10 @@ def _output(ask: Ask, machine: Machine, bindings: Bindings) -> bytes | None:
     if i >= 0 and machine.plan.kinds[i] == ACTION:  # else the machine says what is wrong
         try:
             bindings.of(i, machine).decode(output)
+        except ActionNotFound as error:
+            raise IllegalRequest(
+                f"resolve {ask.node!r}: {error}, so what it returns cannot be checked"
+            ) from None
         except DeserializeFailed as error:
             raise IllegalRequest(
                 f"resolve {ask.node!r}: the output is not what its action returns: {error.__cause__ or error}"

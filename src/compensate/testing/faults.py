@@ -227,7 +227,9 @@ def instrument(saga: Saga[..., Any], stage: Stage) -> Saga[..., Any]:
     actions = {name: _wrap(action, stage, saga) for name, action in known.actions.items()}
     twice = any(kind in ("twice", "undo_twice") for _, kind in stage.faults)
     dag = _with_twice_the_time(known.dag) if twice else known.dag
-    definition = Definition(dag, known.signature, known.params, known.output, actions, known.where)
+    definition = Definition(
+        dag, known.signature, known.params, known.output, actions, known.where, known.found
+    )
     if not twice:
         definition.__dict__["plan"] = known.plan  # a cached property: made once for all scenarios
     return Saga(definition, deadline=saga.deadline)
@@ -251,7 +253,7 @@ def _with_twice_the_time(dag: Dag) -> Dag:
 def _wrap(action: Action[..., Any], stage: Stage, saga: Saga[..., Any]) -> Action[..., Any]:
     wrapped = action.clone()
     wrapped.takes_ctx = wrapped.undo_takes_ctx = True
-    specs = [spec for spec in action_nodes(saga.dag) if spec.action == action.name]
+    specs = [spec for _, spec in action_nodes(saga.dag) if spec.action == action.name]
     limits = [limit for spec in specs for limit in (spec.timeout, spec.undo_timeout) if limit is not None]
     if saga.deadline is not None:
         limits.append(saga.deadline / len(saga.plan.names))
