@@ -139,10 +139,9 @@ def _both(known: Action[..., Any] | Saga[..., Any], other: Action[..., Any] | Sa
     """Both places, with the modules in which the files were loaded if the places are the same."""
     if known.where != other.where:
         return f"{known.where} and {other.where}"
-    return (
-        f"{known.where}, loaded as module {_module(known)!r}, and the same place again, loaded as module "
-        f"{_module(other)!r}"
-    )
+    if _module(known) == _module(other):
+        return f"{known.where}, twice"
+    return f"{known.where}, loaded as module {_module(known)!r}, and the same, loaded as module {_module(other)!r}"
 
 
 def _module(one: Action[..., Any] | Saga[..., Any]) -> str:
@@ -154,9 +153,11 @@ def _remedy(
 ) -> str:
     if known.where != other.where:
         return f"give one of them another: {how}(name=...)"
+    if _module(known) == _module(other):
+        return "define it once, outside of the function that makes it anew at every call"
     return (
         "load the file once: import it under one name everywhere, and start the program from another file if it is run "
-        "as a script too; or, if a function defines it, define it once, outside"
+        "as a script too"
     )
 
 
