@@ -102,6 +102,7 @@ def python(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
 
 

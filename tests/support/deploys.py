@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from compensate import Action, ActionRegistry, Ctx, Retry, Saga, saga_from_dag
 from compensate.core.dag import (
@@ -22,7 +22,6 @@ from compensate.core.dag import (
     Dag,
     Each,
     Expr,
-    Fields,
     Items,
     Node,
     Ref,
@@ -101,27 +100,32 @@ class Kind:
 
         if change == "needs more":
 
-            async def do(ctx: Ctx[World], x: Any, region: str) -> Any:
+            async def needs_more(ctx: Ctx[World], x: Any, region: str) -> Any:
                 await ctx.deps.call("do", ctx.node, {"x": x, "region": region}, {"x": shape, "region": str})
                 return result
 
+            do: Any = needs_more
         elif change == "takes more":
 
-            async def do(ctx: Ctx[World], x: Any, region: str = "eu") -> Any:  # type: ignore[misc]
+            async def takes_more(ctx: Ctx[World], x: Any, region: str = "eu") -> Any:
                 await ctx.deps.call("do", ctx.node, {"x": x, "region": region}, {"x": shape, "region": str})
                 return result
 
+            do = takes_more
         elif change == "renamed":
 
-            async def do(ctx: Ctx[World], y: Any) -> Any:  # type: ignore[misc]
+            async def is_renamed(ctx: Ctx[World], y: Any) -> Any:
                 await ctx.deps.call("do", ctx.node, {"y": y}, {"y": shape})
                 return result
 
+            do = is_renamed
         else:
 
-            async def do(ctx: Ctx[World], x: Any) -> Any:  # type: ignore[misc]
+            async def is_as_before(ctx: Ctx[World], x: Any) -> Any:
                 await ctx.deps.call("do", ctx.node, {"x": x}, {"x": shape})
                 return result
+
+            do = is_as_before
 
         do.__annotations__["y" if change == "renamed" else "x"] = taken
         do.__annotations__["return"] = returned
@@ -222,7 +226,7 @@ def _nodes(chance: random.Random, kinds: list[Kind], count: int, depth: int = 0)
                 and node.when is None
                 and node.action != "flag"
             ):
-                nodes[position] = _with(node, pivot=True)
+                nodes[position] = structs.replace(node, pivot=True)
                 break
     return nodes
 
@@ -259,12 +263,6 @@ def _add_action(
         numbers.append(Ref(name))
 
 
-def _with(node: ActionNode, **changes: Any) -> ActionNode:
-    import msgspec
-
-    return msgspec.structs.replace(node, **changes)
-
-
 def _some_flag(chance: random.Random, flags: list[Ref]) -> Ref | None:
     return chance.choice(flags) if flags and chance.random() < 0.4 else None
 
@@ -273,4 +271,4 @@ def _is_number(node: Node) -> bool:
     return isinstance(node, ActionNode) and node.each is None and node.when is None and node.action != "flag"
 
 
-__all__ = ["CHANGES", "Change", "Fields", "Kind", "World", "random_saga", "registry_of", "vocabulary"]
+__all__ = ["CHANGES", "Change", "Kind", "World", "random_saga", "registry_of", "vocabulary"]

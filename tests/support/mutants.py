@@ -32,6 +32,7 @@ STORE_TESTS = ("tests/conformance", "tests/unit/test_sqlite_store.py")
 OUTCOME_TESTS = ("tests/unit/test_outcomes.py", "tests/unit/test_outcome_matrix.py")
 FAN_OUT_TESTS = ("tests/unit/test_fan_out_of_sagas.py",)
 SIMULATION = ("tests/simulation",)
+FIT_TESTS = ("tests/unit/test_fit.py", "tests/unit/test_parked.py", "tests/unit/test_deploys.py")
 
 MUTANTS = (
     Mutant(
@@ -391,5 +392,75 @@ MUTANTS = (
         "return items[plan.elements[end].index(i)]",
         "return items[0]",
         FAN_OUT_TESTS,
+    ),
+    Mutant(
+        "required parameter unchecked",
+        RUNTIME + "bindings.py",
+        "        elif parameter.default is parameter.empty:\n",
+        "        elif False:\n",
+        FIT_TESTS,
+    ),
+    Mutant(
+        "parameter that is gone unchecked",
+        RUNTIME + "bindings.py",
+        "    unknown = sorted(given - set(action.params))\n",
+        "    unknown: list[str] = []\n",
+        FIT_TESTS,
+    ),
+    Mutant(
+        "undo that is gone unchecked",
+        RUNTIME + "bindings.py",
+        "        if action.undo_fn is None:\n",
+        "        if False:\n",
+        FIT_TESTS,
+    ),
+    Mutant(
+        "kind of undo unchecked",
+        RUNTIME + "bindings.py",
+        'elif spec.undo == "unknown" and action.undo_kind != "unknown":',
+        'elif spec.undo == "unknown" and action.undo_kind == "none":',
+        FIT_TESTS,
+    ),
+    Mutant(
+        "later inputs unchecked",
+        RUNTIME + "fit.py",
+        "                reason = self._expr(item.expr, scope, (), codec.type, codec)\n",
+        '                reason = ""\n',
+        FIT_TESTS,
+    ),
+    Mutant(
+        "types of values to come unchecked",
+        RUNTIME + "fit.py",
+        "        reason = clash(given, wanted)\n",
+        '        reason = ""\n',
+        FIT_TESTS,
+    ),
+    Mutant(
+        "inputs of undos unchecked",
+        RUNTIME + "fit.py",
+        "        if action.undo_takes_ctx and self.fold.state[i] != s.PENDING:\n",
+        "        if False:\n",
+        FIT_TESTS,
+    ),
+    Mutant(
+        "code of an undo needed behind a pivot",
+        RUNTIME + "fit.py",
+        "        undone = not fold.pivot_passed\n",
+        "        undone = True\n",
+        FIT_TESTS,
+    ),
+    Mutant(
+        "parked sagas claimed untried",
+        RUNTIME + "adoption.py",
+        "if self._tried.get(record.id) == now or not await self._fits(record.id):",
+        "if self._tried.get(record.id) == now:",
+        FIT_TESTS,
+    ),
+    Mutant(
+        "parked sagas tried once only",
+        RUNTIME + "adoption.py",
+        "                now = (record.last_seq, host.code)\n",
+        "                now = (record.last_seq, 0)\n",
+        FIT_TESTS,
     ),
 )

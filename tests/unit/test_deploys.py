@@ -59,7 +59,9 @@ def a_case(seed: int) -> tuple[list[Kind], Saga[..., object], World, dict[str, C
             continue  # such as a node behind a pivot that is not tried again
         break
     world = World(chance.randint(1, 12), chance.choice([0, 0, chance.randint(1, 9)]))
-    changes = {name: chance.choice(CHANGES) for name in chance.sample(NAMES, chance.randint(1, 2))}
+    changes: dict[str, Change] = {
+        name: chance.choice(CHANGES) for name in chance.sample(NAMES, chance.randint(1, 2))
+    }
     return kinds, saga, world, changes
 
 

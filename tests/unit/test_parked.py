@@ -12,6 +12,7 @@ from compensate import (
     Action,
     Coordinator,
     DagBuilder,
+    DefinitionError,
     Retry,
     Saga,
     action,
@@ -24,7 +25,7 @@ from compensate.authoring import ActionRegistry
 from compensate.core.dag import Ref
 from compensate.stores.base import Page, StoredSaga
 from compensate.stores.memory import MemoryStore
-from tests.unit.test_fit import act, fail, hang, number, row, undo
+from tests.unit.test_fit import act, fail, hang, number, row, undo, until_status
 
 
 class Counting(MemoryStore):
@@ -62,8 +63,9 @@ async def park(store: MemoryStore | str, count: int = 1) -> None:
         assert all(record.parked for record in (await c.list(limit=count)).records)
 
 
-async def until_status(c: Coordinator, saga_id: str, status: str) -> None:
-    while (await c.record(saga_id)).status != status:
+async def until_looked(store: Counting, times: int) -> None:
+    pages = store.pages
+    while store.pages < pages + times:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
@@ -108,9 +110,7 @@ async def test_thousands_of_parked_sagas_are_read_once_and_not_claimed() -> None
     store.loads = store.claims = 0
     async with Coordinator(store, actions=LACKS, poll=0.005):
         assert (store.loads, store.claims) == (1_500, 0)
-        pages = store.pages
-        while store.pages < pages + 6:
-            await asyncio.sleep(0.005)
+        await until_looked(store, 6)
     assert (store.loads, store.claims) == (1_500, 0)
     async with Coordinator(store, actions=FITS) as c:
         for k in range(1_500):
@@ -162,9 +162,7 @@ async def test_a_saga_that_no_code_can_help_is_not_taken_up_again_and_again() ->
         await until_status(c, "s", "stuck")
         before = await c.record("s")
         assert before.parked
-        pages = store.pages
-        while store.pages < pages + 10:
-            await asyncio.sleep(0.005)
+        await until_looked(store, 10)
         after = await c.record("s")
         assert (after.last_seq, after.epoch) == (before.last_seq, before.epoch)
 
@@ -177,7 +175,8 @@ def two_of_one_name() -> tuple[Saga[..., Any], Saga[..., Any]]:
 
     @saga(name="same")
     def first(x: int) -> int:
-        return one(x)
+        result: int = one(x)
+        return result
 
     @saga(name="same")
     def second(x: int) -> list[int]:
@@ -188,8 +187,6 @@ def two_of_one_name() -> tuple[Saga[..., Any], Saga[..., Any]]:
 
 async def test_two_sagas_of_one_name_are_refused_wherever_the_second_comes() -> None:
     first, second = two_of_one_name()
-    from compensate import DefinitionError
-
     both = "two sagas are named 'same': .*test_parked.py:[0-9]+.* and .*test_parked.py:[0-9]+"
     with pytest.raises(DefinitionError, match=both):
         Coordinator("memory://", sagas=[first, second])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compensate.core.policy import ONCE, UNDO, Retry
-from compensate.errors import DefinitionError, qualified
+from compensate.core.policy import ONCE, UNDO, Retry, qualified
+from compensate.errors import DefinitionError
 
 LOOKUP = [qualified(kind) for kind in KeyError.__mro__]
 

@@ -130,7 +130,7 @@ def actions_of(dag: Dag, registry: ActionRegistry) -> dict[str, Action[..., Any]
             actions[node.action] = registry.get(node.action)
         except ActionNotFound as error:
             raise ActionNotFound(
-                f"dag {dag.name!r}, node {path!r}: {error}; register the action before the dag is used"
+                f"dag {dag.name}: {error}; node {path!r} runs it; register it before the dag is used"
             ) from None
     return actions
 
@@ -139,9 +139,7 @@ def _both(known: Action[..., Any] | Saga[..., Any], other: Action[..., Any] | Sa
     """Both places, with the modules in which the files were loaded if the places are the same."""
     if known.where != other.where:
         return f"{known.where} and {other.where}"
-    if _module(known) == _module(other):
-        return f"{known.where}, twice"
-    return f"{known.where}, loaded as module {_module(known)!r}, and the same, loaded as module {_module(other)!r}"
+    return f"{known.where}, in module {_module(known)!r}, and {other.where}, in module {_module(other)!r}"
 
 
 def _module(one: Action[..., Any] | Saga[..., Any]) -> str:

@@ -11,6 +11,8 @@ from msgspec.structs import force_setattr
 
 from compensate.errors import DefinitionError, qualified, same_class
 
+__all__ = ["ONCE", "UNDO", "Retry", "qualified"]
+
 _INFINITE: Final = float("inf")
 
 

@@ -180,12 +180,14 @@ class Bindings:
 
     Attributes:
         complete: Whether every action is known.
+        sound: Whether `fit.require` has found nothing wrong.
     """
 
     def __init__(self, plan: Plan, find: Find, of_code: int = 0) -> None:
         self.plan = plan
         self.of_code = of_code
         self.complete = True
+        self.sound = False
         self._find = find
         self._needs: dict[int, tuple[ActionNode, Needs]] = {}
         self._bound: dict[int, Bound] = {}

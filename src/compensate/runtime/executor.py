@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
+from compensate.authoring.registry import actions_of
 from compensate.codec import encode_any
 from compensate.codec import records as r
 from compensate.core import states as s
@@ -134,9 +135,9 @@ class SagaExecutor(Generic[T]):
         )
         if isinstance(saga, Dag):
             self._plan = Plan(saga)
-            find = (registry or ActionRegistry()).get
-            require(self._plan, find)
-            self._bindings = Bindings(self._plan, find)
+            known = registry or ActionRegistry()
+            actions_of(saga, known)
+            self._bindings = Bindings(self._plan, known.get)
         else:
             self._plan = saga.plan
             self._bindings = _bindings(saga)
@@ -333,6 +334,7 @@ class SagaExecutor(Generic[T]):
         """The execution of a new saga; it is stored with its first step."""
         if not self._opened:
             await self._open()
+        require(self._bindings)
         saga = self.saga
         if isinstance(saga, Dag):
             params = _plain_params(saga, args, kwargs)
@@ -486,7 +488,6 @@ def _bindings(saga: Saga[..., Any]) -> Bindings:
     """A saga's own actions, bound once."""
     bindings = saga.plan.bindings
     if not isinstance(bindings, Bindings):
-        require(saga.plan, saga.actions.__getitem__)
         bindings = saga.plan.bindings = Bindings(saga.plan, saga.actions.__getitem__)
     return bindings
 

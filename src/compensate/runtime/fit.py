@@ -41,9 +41,9 @@ from compensate.core.dag import (
     action_nodes,
 )
 from compensate.core.log import Fold
-from compensate.core.plan import ACTION, BEGIN, CONSTANT, END, FAN_END, Plan, Scope
+from compensate.core.plan import ACTION, BEGIN, CONSTANT, END, FAN_END, Scope
 from compensate.errors import ActionNotFound, CompensateError, DefinitionError
-from compensate.runtime.bindings import Bindings, Bound, Find, Input, Needs, Values
+from compensate.runtime.bindings import Bindings, Bound, Input, Values
 
 
 class Misfit(msgspec.Struct, frozen=True):
@@ -73,18 +73,22 @@ def misfit(fold: Fold, bindings: Bindings) -> Misfit | None:
     return next(_Check(fold, bindings).misfits(), None)
 
 
-def require(plan: Plan, find: Find) -> None:
-    """Refuse a dag of which a node cannot be run, or not be undone, by the actions at hand.
+def require(bindings: Bindings) -> None:
+    """Refuse to start a dag of which a node could not be run, or not be undone, by the actions at hand.
 
     Raises:
         ActionNotFound: An action is unknown, takes other parameters than the node gives it, or its undo is of another
             kind than the dag says. The message names the dag and the node.
     """
-    for path, spec in action_nodes(plan.dag):
-        needs = Needs(spec, find)
+    if bindings.sound:
+        return
+    dag = bindings.plan.dag
+    for path, spec in action_nodes(dag):
+        needs = bindings.needs(spec)
         reason = needs.lack or needs.undo_lack or needs.none_lack
         if reason:
-            raise ActionNotFound(f"dag {plan.dag.name!r}, node {path!r}: {reason}")
+            raise ActionNotFound(f"dag {dag.name}: node {path!r}: {reason}; nothing was stored")
+    bindings.sound = True
 
 
 _BRING_BACK: Final = (

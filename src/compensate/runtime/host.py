@@ -80,8 +80,6 @@ class Host:
         self._errands: set[asyncio.Task[Any]] = set()
         self._adopting: set[Execution] = set()
         self._bindings: dict[str, Bindings] = {}
-        self._sound: set[str] = set()
-        """Fingerprints of dags that were held against the actions at a start."""
         self._left: dict[str, Execution] = {}
 
     def find(self, saga_id: str) -> Execution | None:
@@ -178,11 +176,7 @@ class Host:
         bindings = self._known_bindings(saga.fingerprint)
         if bindings is None:
             bindings = self._bind(saga.fingerprint, saga.plan)
-        if saga.fingerprint not in self._sound:
-            require(saga.plan, self.registry.get)
-            if len(self._sound) >= _MOST_BINDINGS:
-                self._sound.clear()
-            self._sound.add(saga.fingerprint)
+        require(bindings)
         return bindings
 
     def _known_bindings(self, fingerprint: str) -> Bindings | None:

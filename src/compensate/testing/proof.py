@@ -12,7 +12,8 @@ from compensate.authoring import Saga
 from compensate.core import events as e
 from compensate.core.events import Event
 from compensate.core.plan import ACTION, Plan
-from compensate.errors import DefinitionError, InjectedError, ParamsInvalid, qualified
+from compensate.core.policy import qualified
+from compensate.errors import DefinitionError, InjectedError, ParamsInvalid
 from compensate.testing.faults import Fault, Kind
 from compensate.testing.judge import Judge
 from compensate.testing.rehearsal import Outcome, Rehearsal, Scene
