@@ -121,6 +121,10 @@ async def renamed(y: int) -> int:
     return y
 
 
+async def less() -> int:
+    return 1
+
+
 async def behind_another(z: int = 0, x: int = 0, /) -> int:
     return x
 
@@ -131,6 +135,7 @@ async def behind_another(z: int = 0, x: int = 0, /) -> int:
         (None, "no action is named 'second'"),
         (more, "needs the parameter 'region'"),
         (renamed, "needs the parameter 'y'"),
+        (less, "takes no parameter 'x'"),
         (behind_another, "takes 'x' by its place only"),
         (more_by_default, ""),
         (number, ""),
