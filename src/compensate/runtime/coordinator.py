@@ -86,7 +86,8 @@ class Coordinator:
             order, on the event loop and before the saga goes on. It must not block. What it raises is written to the
             log and changes nothing. If the process dies first, it is not called for those events.
         inject: Faults on order, by path of node, for tests and drills; warns of a path that none of `sagas` has.
-        stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`.
+        stop_on: Signals at which it drains by itself (unix, main thread), such as `[signal.SIGTERM]`. A handler that
+            the program or its server has installed before is called too, and is put back at the end.
 
     Raises:
         DefinitionError: A setting makes no sense, two different sagas or actions have one name, or an action or undo
@@ -128,7 +129,8 @@ class Coordinator:
         self._poll = poll
         self._drain = drain
         self._recovers = recover
-        self._stop_on = stop_on
+        self._stop_on = signals.checked(stop_on)
+        self._catch: signals.Catch | None = None
         self._clock = clock or SystemClock()
         self.slots = Slots(max_actions)
         self._pool = WorkerPool(threads)
@@ -172,7 +174,8 @@ class Coordinator:
         """Open the store and go on with every saga that nobody alive owns.
 
         Raises:
-            IllegalRequest: It is open, or was: a coordinator runs once. Make another.
+            IllegalRequest: It is open, or was: a coordinator runs once. Make another. Or `stop_on` was given, and
+                this is not the main thread.
             DefinitionError: An action takes `Ctx[Deps]`, and there are no deps.
             StoreError: The store cannot be opened or read. Nothing is left running.
         """
@@ -180,6 +183,7 @@ class Coordinator:
             raise IllegalRequest(
                 f"coordinator {self.owner}: it runs once, and has begun already; make another"
             )
+        signals.check_thread(self._stop_on)
         self._entered = True
         self._require_deps(map(self.registry.get, self.registry.names()))
         self._loop = asyncio.get_running_loop()
@@ -192,7 +196,7 @@ class Coordinator:
         self._open = True
         warn_of_misfits(self._setting.inject, [saga.plan for saga in self.sagas.values()])
         try:
-            signals.catch(self._stop_on, self._on_signal)
+            self._catch = signals.Catch(self._stop_on, self._on_signal)
             if self._recovers:
                 await self._adoption.all()
                 await self._adoption.parked()
@@ -230,6 +234,16 @@ class Coordinator:
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has been open, and is closed with its store."""
+        return self._stopped.is_set()
+
+    @property
+    def exits(self) -> Mapping[str, BaseException]:
+        """By saga: the `SystemExit` or `KeyboardInterrupt` that an action or undo of it raised here."""
+        return self._host.exits
+
     def stop(self) -> None:
         """Start nothing more, from this moment on, and begin to close; `close` waits for that. Safe to call twice."""
         if self._open:
@@ -252,7 +266,8 @@ class Coordinator:
                 await self.store.close()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            signals.let_go(self._stop_on)
+            if self._catch is not None:
+                self._catch.close()
             self._stopped.set()
 
     async def _leave(self) -> None:
@@ -277,10 +292,15 @@ class Coordinator:
             job.watch(left.one_less)
 
     async def serve(self) -> None:
-        """Run sagas until a signal of `stop_on` (or SIGTERM, SIGINT if none is named) arrives, then drain."""
-        if not self._stop_on:
-            self._stop_on = (signal.SIGTERM, signal.SIGINT)
-            signals.catch(self._stop_on, self._on_signal)
+        """Run sagas until a signal of `stop_on` (or SIGTERM, SIGINT if none is named) arrives, then drain.
+
+        Raises:
+            IllegalRequest: No `stop_on` was given, and this is not the main thread.
+        """
+        if not self._stop_on and self._open:
+            stop_on = (signal.SIGTERM, signal.SIGINT)
+            self._catch = signals.Catch(stop_on, self._on_signal)
+            self._stop_on = stop_on
         await self._stopped.wait()
 
     def _on_signal(self, number: signal.Signals) -> None:

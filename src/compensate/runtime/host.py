@@ -75,6 +75,8 @@ class Host:
         """Sagas that ran here until somebody else adopted them."""
         self.faults: dict[str, Mapping[str, Inject]] = {}
         """Faults that were ordered for one saga, by its id. They hold as long as this host does, and are not stored."""
+        self.exits: dict[str, BaseException] = {}
+        """By saga: the `SystemExit` or `KeyboardInterrupt` that one of its actions or undos raised here."""
         self.stopping = False
         self._stopped = False
         self._errands: set[asyncio.Task[Any]] = set()
@@ -418,6 +420,12 @@ class Host:
         except GeneratorExit:
             raise  # its loop is gone, and nothing can be cancelled any more
         except BaseException as error:
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                # `compensate.connect` raises it to those who wait for this saga, so the loop need not report it.
+                self.exits[execution.id] = error
+                task = asyncio.current_task()
+                if task is not None:
+                    task.add_done_callback(_heard)
             if not (self.stopping or execution.abandoned):
                 # Somebody else cancelled it, perhaps its own action: it goes on at the next look.
                 what = f"saga {execution.id}: it was cut off, and will be gone on with"
@@ -470,3 +478,8 @@ class Host:
             if error is not None:
                 name = task.get_name()
                 self.setting.report(f"{name}: it stopped", error, saga=name.removeprefix("saga "))
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Look at what a task raised, so that the loop does not report it besides."""
+    task.exception()
