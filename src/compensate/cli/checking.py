@@ -84,7 +84,7 @@ def check(common: Common, spec: str, apps: tuple[str, ...]) -> int:
             for saga in found
         ]
         stored = None if groups is None else [msgspec.to_builtins(group) for group in groups]
-        common.out.document({"ok": ok, "sagas": sagas, "store": common.store, "stored": stored})
+        common.out.document({"ok": ok, "sagas": sagas, "store": common.shown_store, "stored": stored})
     else:
         for saga in found:
             common.out.line(
@@ -161,11 +161,11 @@ _DAGS = {
 def _tell(common: Common, groups: list[Group] | None) -> None:
     out = common.out
     if groups is None:
-        out.line(f"no store at {common.store}: nothing stored was checked", "bright_black")
+        out.line(f"no store at {common.shown_store}: nothing stored was checked", "bright_black")
         return
     if not groups:
         words = ", ".join(STATE_WORDS[status] for status in (s.RUNNING, s.ROLLING_BACK, s.STUCK))
-        out.line(f"{common.store}: no saga is {words.replace(', stuck', ' or stuck')}", "bright_black")
+        out.line(f"{common.shown_store}: no saga is {words.replace(', stuck', ' or stuck')}", "bright_black")
     for group in groups:
         ids = ", ".join(group.ids[:5]) + (f" and {len(group.ids) - 5} more" if len(group.ids) > 5 else "")
         out.line(f"{group.name}, {len(group.ids)} stored ({ids}): they {_DAGS[group.dag]}")

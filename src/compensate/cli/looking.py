@@ -83,7 +83,7 @@ def ls(
         return codes.OK
     _table(common, records)
     if not records:
-        common.out.hint(f"no saga in {common.store}" + (" is like that" if status or name else ""))
+        common.out.hint(f"no saga in {common.shown_store}" + (" is like that" if status or name else ""))
     if after is not None:
         common.out.hint(f"there are more: add --all, or --cursor {after}")
     return codes.OK

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from compensate.cli.output import DEFAULT_STORE, Command, Output
+from compensate.stores import redacted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,12 +20,14 @@ class Common:
 
     Attributes:
         store: The store's url.
+        shown_store: The same as it may be shown, without a password.
         out: Where to write.
         command: Makes commands to type.
     """
 
     def __init__(self, store: str, out: Output) -> None:
         self.store = store
+        self.shown_store = redacted(store)
         self.out = out
         self.command = Command(out.name, store)
 

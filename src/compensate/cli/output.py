@@ -18,7 +18,8 @@ from rich.text import Text
 from compensate.cli import codes
 from compensate.cli.loading import CliError
 from compensate.errors import CompensateError
-from compensate.render.words import exact, plain
+from compensate.render.words import exact, lines, plain
+from compensate.stores.urls import redacted, scrubbed
 
 DEFAULT_STORE: Final = "sqlite:///compensate.db"
 WIDE: Final = 10_000
@@ -86,12 +87,11 @@ class Output:
 
     def document(self, data: Any) -> None:
         """Write the one JSON document of a command."""
-        text = json.dumps(data, ensure_ascii=self.ascii, indent=2 if self.terminal else None)
-        self.raw(text + "\n")
+        self.raw(json_text(data, ascii_only=self.ascii, indent=2 if self.terminal else None) + "\n")
 
     def record(self, data: Any) -> None:
         """Write one JSON object of a stream, on a line of its own."""
-        self.raw(json.dumps(data, ensure_ascii=self.ascii) + "\n")
+        self.raw(json_text(data, ascii_only=self.ascii) + "\n")
 
     def _write(self, write: Any) -> None:
         if self._closed:
@@ -133,15 +133,32 @@ class Output:
             if not message:
                 message = f"{type(error).__name__}: {error}".rstrip(": ")
                 message += "" if self.debug else "; --debug shows the traceback"
+        message = scrubbed(message)
         if self.debug:
-            traceback.print_exception(error)
+            write_traceback(error)
         if self.as_json:
             kind = type(error).__name__
-            sys.stderr.write(json.dumps({"error": {"code": code, "kind": kind, "message": message}}) + "\n")
+            said = {"error": {"code": code, "kind": kind, "message": message}}
+            sys.stderr.write(json_text(said, ascii_only=True) + "\n")
         else:
             sys.stderr.write(f"{self.name}: error: {plain(message)}\n")
         sys.stderr.flush()
         return code
+
+
+def json_text(data: Any, *, ascii_only: bool, indent: int | None = None) -> str:
+    """`data` as JSON in which no character steers a terminal or breaks a line that is not broken by `indent`.
+
+    Control characters (U+007F to U+009F too), line and paragraph separators, and those that are not seen (bidirectional
+    marks, byte order marks) are escaped; it reads back as the same data.
+    """
+    text = json.dumps(data, ensure_ascii=ascii_only, indent=indent)
+    return "\n".join(exact(line) for line in text.split("\n"))  # in a string a line feed is escaped already
+
+
+def write_traceback(error: BaseException) -> None:
+    """Write a traceback with its causes to stderr: nothing in its messages steers the terminal or is a password."""
+    sys.stderr.write(lines(scrubbed("".join(traceback.format_exception(error)))))
 
 
 class LogHandler(logging.Handler):
@@ -158,14 +175,15 @@ class LogHandler(logging.Handler):
         """Write it."""
         if getattr(record, "event", ""):
             return
-        out, message = self.out, record.getMessage()
+        out, message = self.out, scrubbed(record.getMessage())
         level = record.levelname.lower()
         if out.as_json:
-            sys.stderr.write(json.dumps({"log": {"level": level, "message": message}}) + "\n")
+            said = {"log": {"level": level, "message": message}}
+            sys.stderr.write(json_text(said, ascii_only=True) + "\n")
         else:
             sys.stderr.write(f"{out.name}: {level}: {plain(message)}\n")
         if out.debug and record.exc_info and record.exc_info[1] is not None:
-            traceback.print_exception(record.exc_info[1])
+            write_traceback(record.exc_info[1])
         sys.stderr.flush()
 
 
@@ -196,7 +214,7 @@ class Command:
             for app in apps or ["MODULE"]:
                 parts += ["--app", app]
         if self.store != (os.environ.get("COMPENSATE_STORE") or DEFAULT_STORE):
-            parts += ["--store", self.store]
+            parts += ["--store", redacted(self.store)]
         if dashed:
             parts += ["--", *arguments]
         return shlex.join(parts)

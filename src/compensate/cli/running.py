@@ -228,7 +228,7 @@ async def _resume_all(common: Common, session: Session, code: Code) -> int:
                 else:
                     ends.append(_tell_left(common, record, left))
             if not unfinished and not ends:
-                common.out.hint(f"nothing to resume in {common.store}")
+                common.out.hint(f"nothing to resume in {common.shown_store}")
             ends += await session.unless_stopped(_all_of(session, unfinished))
     except Interrupted:
         open_ = [progress for progress in session.watch.sagas.values() if not progress.ended]

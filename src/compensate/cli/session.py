@@ -26,7 +26,7 @@ from compensate.render.lines import span
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import require_deps
-from compensate.stores import Store, store_exists
+from compensate.stores import Store, redacted, store_exists
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def check_store(url: str) -> None:
     """
     if not store_exists(url):
         raise CliError(
-            f"no such store: {url}; name the right one with --store or COMPENSATE_STORE ('run' makes one)",
+            f"no such store: {redacted(url)}; name the right one with --store or COMPENSATE_STORE ('run' makes one)",
             codes.STORE,
         )
 

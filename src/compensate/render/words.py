@@ -30,8 +30,18 @@ def plain(text: str) -> str:
     )
 
 
+def lines(text: str) -> str:
+    """`text` of several lines, each with its indentation and of characters that every format can carry."""
+    return "\n".join(
+        line if line.isprintable() else "".join(c if _carried(c) else " " for c in line)
+        for line in text.split("\n")
+    )
+
+
 def exact(text: str) -> str:
     """JSON `text` on one line that reads back as the same data: what `plain` would change is escaped."""
+    if text.isprintable():
+        return text
     return "".join(c if _carried(c) else _escaped(c) for c in text)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from compensate.errors import NotFound, StoreUrlInvalid
 from compensate.stores.base import Store
+from compensate.stores.urls import redacted
 
 FORMS: Final = (
     "memory://",
@@ -20,8 +21,6 @@ FORMS: Final = (
 """The forms of store urls."""
 
 _OPTION: Final = re.compile(r"\?\w+=[^/]*$")
-_PASSWORD: Final = re.compile(r"(?<=[^:/]):[^/@]*@")
-"""What stands between a user's name and the host."""
 
 
 def open_store(url: str) -> Store:
@@ -34,9 +33,7 @@ def open_store(url: str) -> Store:
         StoreUrlInvalid: It names no store, or one that this version does not have; says what would.
     """
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise StoreUrlInvalid(
-            f"store url {url!r} is of type {type(url).__name__}; give a str, like {FORMS[1]!r}"
-        )
+        raise StoreUrlInvalid(f"the store url is of type {type(url).__name__}; give a str, like {FORMS[1]!r}")
     scheme, colon, rest = url.partition("://")
     if not colon:
         raise _invalid(url, "it has no '://'")
@@ -60,7 +57,7 @@ def open_store(url: str) -> Store:
         return FileStore(_path(url, rest))
     if scheme in ("postgresql", "postgres"):
         raise _invalid(url, "this version has no store on PostgreSQL")
-    raise _invalid(url, f"there is no store {scheme!r}")
+    raise _invalid(url, f"there is no store {redacted(scheme)!r}")
 
 
 def store_exists(url: str) -> bool:
@@ -74,13 +71,26 @@ def store_exists(url: str) -> bool:
     if scheme in ("sqlite", "file"):
         from pathlib import Path  # not at every import of the package
 
-        return Path(rest[1:]).exists()
+        try:
+            return Path(rest[1:]).exists()
+        except PermissionError:
+            return True  # opening it says what is wrong
     return scheme != "memory"
+
+
+@runtime_checkable
+class _Looks(Protocol):
+    """A store that can be opened without permission to write it."""
+
+    async def look(self) -> None: ...
 
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncGenerator[Store]:
     """A store that is only looked into, with no coordinator around it: nothing in it is gone on with.
+
+    A file or folder that this process may not write is read as it is: nothing is made or tidied up beside it, and what
+    would write raises.
 
     Raises:
         NotFound: Nothing is there. It is not made.
@@ -88,9 +98,16 @@ async def reading(url: str) -> AsyncGenerator[Store]:
         StoreError: As `Store.open`.
     """
     if not store_exists(url):
-        raise NotFound(f"no such store: {url}; name one that is there")
+        raise NotFound(f"no such store: {redacted(url)}; name one that is there")
+    from compensate.stores.disk import ReadOnly
+
     store = open_store(url)
-    await store.open()
+    try:
+        await store.open()
+    except ReadOnly:
+        if not isinstance(store, _Looks):
+            raise
+        await store.look()
     try:
         yield store
     finally:
@@ -99,7 +116,8 @@ async def reading(url: str) -> AsyncGenerator[Store]:
 
 def _path(url: str, rest: str) -> str:
     if not rest.startswith("/"):
-        raise _invalid(url, f"a path takes three slashes: {url.partition('://')[0]}:///{rest or 'path'}")
+        right = f"{url.partition('://')[0]}:///{rest or 'path'}"
+        raise _invalid(url, f"a path takes three slashes: {redacted(right)}")
     path = rest[1:]
     if not path:
         raise _invalid(url, "the path is missing")
@@ -114,9 +132,7 @@ def _path(url: str, rest: str) -> str:
 
 
 def _invalid(url: str, why: str) -> StoreUrlInvalid:
-    return StoreUrlInvalid(
-        f"store url {_PASSWORD.sub(':***@', url)!r}: {why}; the forms are: {', '.join(FORMS)}"
-    )
+    return StoreUrlInvalid(f"store url {redacted(url)!r}: {why}; the forms are: {', '.join(FORMS)}")
 
 
-__all__ = ["FORMS", "Store", "open_store", "reading", "store_exists"]
+__all__ = ["FORMS", "Store", "open_store", "reading", "redacted", "store_exists"]

@@ -8,13 +8,48 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from errno import EACCES, EPERM, EROFS
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
+from compensate.errors import Unavailable
+
 TEMPORARY: Final = ".new-"
 """Begins the names of files that are not whole yet."""
+
+
+class ReadOnly(Unavailable):
+    """This process may not write the store. It may be able to read it: see `compensate.stores.reading`."""
+
+
+def not_ours(url: str, place: Path, what: str = "write") -> ReadOnly:
+    """The error for a file or folder that this process may not write (or read); says why, and what to do."""
+    try:
+        owner: object = place.stat().st_uid
+        fixed = what == "write" and bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    except OSError:
+        owner, fixed = "unknown", False
+    why = (
+        f"{place} is on a file system that is mounted read-only"
+        if fixed
+        else f"user {os.geteuid()} may not {what} {place}, whose owner is user {owner}"
+    )
+    then = (
+        "only looking works here (ls, show, events, graph, check); to run or change sagas, run as a user who may "
+        "write the store, or give this one the permission"
+        if what == "write"
+        else "run as a user who may, or give this one the permission"
+    )
+    return ReadOnly(
+        f"{url}: it is {'read-only' if what == 'write' else 'unreadable'} here: {why}; nothing was changed; {then}"
+    )
+
+
+def denied(error: OSError) -> bool:
+    """Whether an error of the system says that a file may not be written."""
+    return error.errno in (EACCES, EPERM, EROFS)
 
 
 class Disk:
@@ -79,6 +114,34 @@ class Disk:
         self.sync_folder(path.parent)
 
 
+class Sealed(Disk):
+    """Files that are only read: what would change one raises, before anything is touched."""
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Raise `PermissionError`."""
+        raise self._refusal()
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        """Raise `PermissionError`."""
+        raise self._refusal()
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Raise `PermissionError`."""
+        raise self._refusal()
+
+    def unlink(self, path: Path) -> None:
+        """Raise `PermissionError`."""
+        raise self._refusal()
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Raise `PermissionError`."""
+        raise self._refusal()
+
+    @staticmethod
+    def _refusal() -> PermissionError:
+        return PermissionError(EACCES, "this process may not write all of it")
+
+
 class FolderLock:
     """A lock between all users of a folder, held for moments only. It goes with the process that holds it.
 
@@ -89,14 +152,25 @@ class FolderLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._free = False
         _LOCKS.add(self)
 
-    def open(self) -> None:
+    def open(self, *, looking: bool = False) -> None:
         """Make ready.
+
+        Args:
+            looking: The file is not made nor written. Where it is not there, or cannot be read, nothing is locked:
+                logs are read as far as they are whole.
 
         Raises:
             OSError: The file cannot be made, or locks cannot be had there.
         """
+        if looking:
+            self._free = True
+            with suppress(OSError):
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._free = False
+            return
         if find_spec("fcntl") is None:
             raise OSError("this system has no file locks that go with their process (flock)")
         if self._descriptor is None:
@@ -106,6 +180,8 @@ class FolderLock:
         """Take it if nobody has it. Raises `OSError`."""
         from fcntl import LOCK_EX, LOCK_NB, flock
 
+        if self._free:
+            return True
         if self._descriptor is None:
             raise OSError("it was opened in another process, from which this one was forked")
         try:
@@ -123,6 +199,7 @@ class FolderLock:
 
     def close(self) -> None:
         """Close its file."""
+        self._free = False
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

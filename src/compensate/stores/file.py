@@ -14,6 +14,7 @@ To list or claim sagas, every file is looked at: this store is for hundreds or s
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from heapq import nsmallest
@@ -46,7 +47,7 @@ from compensate.stores.common import (
     not_over,
     refusal,
 )
-from compensate.stores.disk import Disk, FolderLock
+from compensate.stores.disk import Disk, FolderLock, ReadOnly, Sealed, denied, not_ours
 from compensate.stores.file_desk import Owners, Requests, Sheet, StoredRequest
 from compensate.stores.file_log import Log, Signature, State, first_lines, next_state
 from compensate.stores.file_names import encode_id
@@ -98,7 +99,8 @@ class FileStore:
     def __init__(self, folder: str | Path, *, disk: Disk | None = None) -> None:
         self.url = f"file:///{folder}"
         self._folder = Path(folder).absolute()
-        self._disk = disk or Disk()
+        self._given = disk or Disk()
+        self._disk = self._given
         self._lock = FolderLock(self._folder / ".lock")
         self._shelf = Shelf(self._folder, self._disk)
         self._liveness = Liveness(self._folder / ".owners")
@@ -115,6 +117,7 @@ class FileStore:
         """As `Store.open`. Opening an open store does nothing."""
         if self._open:
             return
+        self._check_writable()
         try:
             self._make_folder()
             self._lock.open()
@@ -130,6 +133,20 @@ class FileStore:
             self._open = False
             self._lock.close()
             raise
+
+    async def look(self) -> None:
+        """Open it to be read alone: nothing is made, tidied up or written. For a folder that may not be written."""
+        if not os.access(self._folder, os.R_OK | os.X_OK):
+            raise not_ours(self.url, self._folder, "read")
+        self._lock.open(looking=True)
+        self._disk = Sealed()
+        self._shelf = Shelf(self._folder, self._disk)
+        self._open = True
+
+    def _check_writable(self) -> None:
+        for place in (self._folder, self._folder / ".lock"):
+            if os.access(place, os.F_OK) and not os.access(place, os.W_OK):
+                raise not_ours(self.url, place)
 
     def _make_folder(self) -> None:
         missing = [self._folder, *self._folder.parents]
@@ -156,6 +173,9 @@ class FileStore:
                 await self._run("closing it", lambda: self._shelf.write_documents(len(self._shelf.outdated)))
         finally:
             self._open = False
+            if self._disk is not self._given:  # it was open to be read alone
+                self._disk = self._given
+                self._shelf = Shelf(self._folder, self._disk)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -178,6 +198,11 @@ class FileStore:
             finally:
                 self._lock.drop()
         except OSError as error:
+            if denied(error):
+                raise ReadOnly(
+                    f"{self.url}: {doing}: it is read-only here: {error}; nothing was changed; run as a user "
+                    "who may read and write all of the folder"
+                ) from error
             raise Unavailable(
                 f"{self.url}: {doing}: {error}; check the disk, then read the log again before going on"
             ) from error

@@ -29,8 +29,10 @@ from compensate.stores.base import (
     Verb,
 )
 from compensate.stores.common import cursor_at, cursor_key
+from compensate.stores.disk import not_ours
 from compensate.stores.liveness import Liveness
 from compensate.stores.sqlite_commit import GroupCommit
+from compensate.stores.sqlite_looking import Looking, check_writable
 from compensate.stores.sqlite_schema import connect, failure, prepare
 from compensate.stores.sqlite_tables import RECORD, Append, Reader, Tables, Write, record_of
 
@@ -59,6 +61,8 @@ class SqliteStore:
         self._writer: GroupCommit | None = None
         self._reading: sqlite3.Connection | None = None
         self._reader: Reader | None = None
+        self._looking: Looking | None = None
+        """It is open to be read alone."""
 
     @property
     def commits(self) -> int:
@@ -74,6 +78,7 @@ class SqliteStore:
         """As `Store.open`. Opening an open store does nothing."""
         if self._reading is not None:
             return
+        check_writable(self._path, self.url)
         connection = prepare(self._path, self.url)
         try:
             self._reading = connect(self._path, reading=True)
@@ -85,8 +90,17 @@ class SqliteStore:
         with self._snapshot() as reader:
             self._liveness.sweep(reader.owners())
 
+    async def look(self) -> None:
+        """Open it to be read alone: nothing is made or written. For a file or folder that may not be written."""
+        self._looking = Looking(self._path, self.url)
+        with self._looking.snapshot("opening it"):
+            pass
+
     async def close(self) -> None:
         """As `Store.close`. Owners that did not leave count as dead from now on."""
+        if self._looking is not None:
+            self._looking.close()
+            self._looking = None
         writer, reading, reader = self._writer, self._reading, self._reader
         if writer is None or reading is None or reader is None:
             return
@@ -199,6 +213,8 @@ class SqliteStore:
         return self._submit(Append(saga_id, epoch, expected_seq, events, standing))
 
     def _submit(self, write: Write[Any]) -> Done:
+        if self._looking is not None:
+            raise not_ours(self.url, self._path)
         if self._writer is None:
             raise self._not_open()
         return self._writer.submit(write)
@@ -215,6 +231,10 @@ class SqliteStore:
     @contextmanager
     def _snapshot(self, doing: str = "reading") -> Generator[Reader]:
         """A transaction that reads; nothing may be awaited inside. Names what goes wrong."""
+        if self._looking is not None:
+            with self._looking.snapshot(doing) as looking:
+                yield looking
+            return
         reading, reader = self._reading, self._reader
         if reading is None or reader is None:
             raise self._not_open()
