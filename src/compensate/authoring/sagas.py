@@ -33,7 +33,7 @@ from compensate.authoring.signatures import (
 from compensate.authoring.source import check_source
 from compensate.authoring.tracing import Tracer, add_node
 from compensate.codec import TypeCodec, type_codec
-from compensate.codec.records import UNREADABLE, encode_dag, fingerprint, join_fields, to_json
+from compensate.codec.records import UNREADABLE, check_keys, encode_dag, fingerprint, join_fields, to_json
 from compensate.core.dag import Dag, Each, Expr, SubsagaNode, validate
 from compensate.core.names import check_name, check_saga_id
 from compensate.core.plan import Plan
@@ -370,12 +370,17 @@ class Saga(Generic[P, T_co]):
         """Params from JSON that somebody wrote: checked against their types, defaults filled in, as `encode_params`.
 
         Raises:
-            ParamsInvalid: No JSON object, or a param is missing, unknown, or not of its type.
+            ParamsInvalid: No JSON object, or a param is missing, unknown, or not of its type; or a key stands twice
+                in one object, at whatever depth.
         """
         try:
             given = _params_decoder.decode(data)
         except UNREADABLE as error:
             raise ParamsInvalid(f"saga {self.name}: params are a JSON object by name: {error}") from None
+        try:
+            check_keys(data)
+        except DeserializeFailed as error:
+            raise ParamsInvalid(f"saga {self.name}: {error}") from None
         values: dict[str, Any] = {}
         for name, codec in self.params.items():
             default = self.signature.parameters[name].default

@@ -268,6 +268,32 @@ def from_json(data: bytes) -> Any:
         raise DeserializeFailed(f"no JSON: {error}") from None
 
 
+def check_keys(data: bytes) -> None:
+    """Check that no object in a JSON text has a key twice: decoders keep the last value and drop the others.
+
+    Args:
+        data: JSON that somebody wrote, and that has been found to decode.
+
+    Raises:
+        DeserializeFailed: One has; names the key.
+    """
+    import json  # only for what people write by hand
+
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in items:
+            if key in seen:
+                raise DeserializeFailed(f"the key {key!r} is given twice in one object; give it once")
+            seen.add(key)
+
+    try:
+        json.loads(data.decode(), object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DeserializeFailed):
+            raise
+        raise DeserializeFailed(f"no JSON that can be checked: {error}") from None
+
+
 def same(one: bytes, other: bytes) -> bool:
     """Whether two JSON texts say the same; the order of an object's fields says nothing."""
     return one == other or from_json(one) == from_json(other)

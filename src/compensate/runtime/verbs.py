@@ -108,8 +108,9 @@ def _output(ask: Ask, machine: Machine, bindings: Bindings) -> bytes | None:
         return None
     try:
         output = r.to_json(r.from_json(ask.output.encode()))
+        r.check_keys(ask.output.encode())
     except (DeserializeFailed, UnicodeEncodeError) as error:
-        raise IllegalRequest(f"resolve {ask.node!r}: the output is no JSON: {error}") from None
+        raise IllegalRequest(f"resolve {ask.node!r}: the output cannot be taken: {error}") from None
     i = machine.plan.index.get(ask.node, -1)
     if i >= 0 and machine.plan.kinds[i] == ACTION:  # else the machine says what is wrong
         try:

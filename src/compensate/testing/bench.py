@@ -166,7 +166,7 @@ class VirtualConnection(Connection):
     """The blocking twin, on a loop of its own that turns only while it is asked for something."""
 
     def __init__(self, coordinator: VirtualCoordinator) -> None:
-        self.coordinator = coordinator
+        super().__init__(coordinator)
         self.virtual_time = coordinator.virtual_time
         self._virtual_loop = self.virtual_time.new_loop()
 
@@ -190,8 +190,9 @@ class VirtualConnection(Connection):
             self._virtual_loop.close()
             self.virtual_time.close()
 
-    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def wait(self, coroutine: Coroutine[Any, Any, T], about: Sequence[str] = ()) -> T:
         """Run one coroutine to its end; time passes only here."""
+        del about  # what an action raises out of this loop is raised here
         self.virtual_time.watchdog.progress()
         return self._virtual_loop.run_until_complete(coroutine)
 
