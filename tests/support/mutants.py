@@ -33,6 +33,7 @@ OUTCOME_TESTS = ("tests/unit/test_outcomes.py", "tests/unit/test_outcome_matrix.
 FAN_OUT_TESTS = ("tests/unit/test_fan_out_of_sagas.py",)
 SIMULATION = ("tests/simulation",)
 FIT_TESTS = ("tests/unit/test_fit.py", "tests/unit/test_parked.py", "tests/unit/test_deploys.py")
+FILE_DISKS = ("tests/acceptance/test_file_disks.py",)
 
 MUTANTS = (
     Mutant(
@@ -462,5 +463,54 @@ MUTANTS = (
         "                now = (record.last_seq, host.code)\n",
         "                now = (record.last_seq, 0)\n",
         FIT_TESTS,
+    ),
+    Mutant(
+        "folder unsynced after a create or rename",
+        STORES + "disk.py",
+        "        self.sync_folder(path.parent)\n",
+        "",
+        FILE_DISKS,
+    ),
+    Mutant(
+        "folder synced in name alone",
+        STORES + "disk.py",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n",
+        "            pass\n        finally:\n            os.close(descriptor)\n",
+        FILE_DISKS,
+    ),
+    Mutant(
+        "content unsynced before its name",
+        STORES + "disk.py",
+        "                self.sync(descriptor)\n            finally:\n",
+        "            finally:\n",
+        FILE_DISKS,
+    ),
+    Mutant(
+        "folder unsynced after a delete",
+        STORES + "file_shelf.py",
+        "        self._disk.sync_folder(self._folder)\n",
+        "",
+        FILE_DISKS,
+    ),
+    Mutant(
+        "new folder unsynced",
+        STORES + "file.py",
+        "            self._disk.sync_folder(path.parent)\n",
+        "",
+        FILE_DISKS,
+    ),
+    Mutant(
+        "signal not handed on",
+        RUNTIME + "signals.py",
+        "        if callable(former) and not _is_default(former):\n            former(number, frame)\n",
+        "",
+        ("tests/unit/test_signals.py",),
+    ),
+    Mutant(
+        "loop ended by an exit",
+        RUNTIME + "blocking.py",
+        "                loop.call_soon(self.coordinator.stop)\n",
+        "",
+        ("tests/unit/test_blocking.py",),
     ),
 )
