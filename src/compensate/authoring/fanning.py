@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from inspect import Parameter
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from compensate.authoring.actions import Action
-from compensate.authoring.placing import DEFAULT, Place, Placed
-from compensate.authoring.sagas import Saga
+from compensate.authoring.placing import DEFAULT, Place, Placed, can_be_placed
 from compensate.authoring.signatures import author_line
 from compensate.authoring.tracing import add_node
 from compensate.errors import DefinitionError
@@ -37,13 +36,13 @@ def fan_out(
         DefinitionError: Outside of a `@saga` function, the items or arguments do not fit, or it has a `when`.
     """
     given: Any = action
-    if isinstance(given, Saga):
-        given = cast("Any", given).after()  # with the settings of its own options
+    if can_be_placed(given) and not isinstance(given, Action):
+        given = given.after()  # a saga, with the settings of its own options
     placed = isinstance(given, Placed)
     settings: Place = given.settings if placed else DEFAULT
     target: Any = given.target if placed else given
     where = f"{author_line()}: fan_out"
-    if not isinstance(target, Action | Saga):
+    if not can_be_placed(target):
         raise DefinitionError(
             f"{where}: it runs actions and sagas, not {type(target).__name__} "
             f"{getattr(target, '__name__', target)!r}; decorate the function with @action or @saga"

@@ -64,6 +64,11 @@ class Placeable(Protocol):
     ) -> Node: ...
 
 
+def can_be_placed(one: object) -> bool:
+    """Whether an object is a `Placeable`, which the modules of actions and sagas cannot ask of each other by class."""
+    return hasattr(type(one), "make_node")
+
+
 class Placed(Generic[P, T_co]):
     """An action or saga with settings for one node. Call it to make the node; the settings chain."""
 
