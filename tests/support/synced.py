@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 
+from compensate.core.standing import Standing
 from compensate.stores import open_store
 from compensate.stores.base import Answer
 from compensate.testing.conformance.tools import LEASE, NOW, done, end, new, steps
@@ -22,7 +23,7 @@ async def main(url: str) -> None:
         "join": lambda: store.join("me", NOW, LEASE),
         "create": lambda: done(store.create(new("a"), "me")),
         "create another": lambda: done(store.create(new("b"), "me")),
-        "append": lambda: done(store.append("b", 1, 1, steps(2), "running")),
+        "append": lambda: done(store.append("b", 1, 1, steps(2), Standing("running"))),
         "renew": lambda: store.renew("me", NOW, LEASE),
         "post": lambda: store.post("a", "pause", b"{}", NOW),
         "answer": lambda: store.answer(1, Answer()),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from compensate.core.events import Event
+from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import Unavailable
 from compensate.stores.base import Answer, Damaged, Done, NewSaga, Page, Request, StoredSaga, Verb
@@ -86,14 +87,27 @@ class Troubled:
     async def renew(self, owner: str, now: float, lease: float) -> bool:
         return await self._do("renew", lambda: self._store.renew(owner, now, lease))
 
-    async def leave(self, owner: str) -> None:
+    async def leave(self, owner: str, keep: Collection[str] = ()) -> None:
         async with self._turn:
-            await self._store.leave(owner)
+            await self._store.leave(owner, keep)
+
+    def retire(self, owner: str) -> None:
+        self._store.retire(owner)
 
     async def claim(
-        self, owner: str, now: float, *, limit: int, parked: bool = False
+        self,
+        owner: str,
+        now: float,
+        *,
+        limit: int,
+        parked: bool = False,
+        least: int = 0,
+        below: int | None = None,
     ) -> list[StoredSaga | Damaged]:
-        return await self._do("claim", lambda: self._store.claim(owner, now, limit=limit, parked=parked))
+        return await self._do(
+            "claim",
+            lambda: self._store.claim(owner, now, limit=limit, parked=parked, least=least, below=below),
+        )
 
     async def claim_one(self, saga_id: str, owner: str, now: float) -> StoredSaga | None:
         return await self._do("claim_one", lambda: self._store.claim_one(saga_id, owner, now))
@@ -105,11 +119,11 @@ class Troubled:
         return self._do("create", lambda: _written(lambda: self._store.create(saga, owner)))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> Awaitable[None]:
         return self._do(
             "append",
-            lambda: _written(lambda: self._store.append(saga_id, epoch, expected_seq, events, status)),
+            lambda: _written(lambda: self._store.append(saga_id, epoch, expected_seq, events, standing)),
         )
 
     async def load(self, saga_id: str) -> StoredSaga:

@@ -403,7 +403,7 @@ class Shop:
     async def reserve(self, x: int) -> int:
         return x
 
-    async def lend(cls, x: int) -> int:
+    async def lend(cls, x: int) -> int:  # pyright: ignore[reportSelfClsParameterName]
         return x
 
 

@@ -122,7 +122,7 @@ async def test_two_starts_of_one_id_at_once_on_a_store_that_groups_writes(tmp_pa
 async def test_params_that_do_not_fit_store_nothing() -> None:
     async with Coordinator("memory://", deps=World(), sagas=[two]) as c:
         with pytest.raises(ParamsInvalid, match="two"):
-            await c.run(two.with_id("x"), "a", 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            await c.run(two.with_id("x"), "a", 3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
         with pytest.raises(SagaNotFound):
             await c.get("x")
 

@@ -30,7 +30,7 @@ from compensate import (
     saga,
 )
 from compensate.core import events as e
-from compensate.core.states import SagaStatus
+from compensate.core.standing import Standing
 from compensate.runtime.clock import SystemClock
 from compensate.runtime.log import FIELDS, WRITTEN
 
@@ -339,13 +339,13 @@ class Doubtful(MemoryStore):
         self._last: list[str] = []
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], status: SagaStatus
+        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
     ) -> None:
         key = [event.type for event in events]
         failing = self._last != key  # each kind of write fails once
         self._last = key
         if self.done or not failing:
-            super().append(saga_id, epoch, expected_seq, events, status)
+            super().append(saga_id, epoch, expected_seq, events, standing)
         if failing:
             self.fired += 1
             raise Unavailable("the connection broke")

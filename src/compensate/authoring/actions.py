@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from inspect import Parameter
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
@@ -81,7 +82,10 @@ class Action(Generic[P, T]):
             empty if it runs without any.
     """
 
-    fn = ByName()
+    if TYPE_CHECKING:
+        fn: Callable[..., Any]
+    else:
+        fn = ByName()
 
     def __init__(
         self,
@@ -140,7 +144,7 @@ class Action(Generic[P, T]):
 
     def clone(self) -> Action[P, T]:
         """Another action with the same settings, which can be changed; `copy.copy` gives the action itself."""
-        made: Action[P, T] = object.__new__(Action)
+        made: Action[P, T] = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from inspect import Parameter
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from compensate.authoring.actions import Action
 from compensate.authoring.placing import DEFAULT, Place, Placed, can_be_placed
@@ -38,9 +38,10 @@ def fan_out(
     given: Any = action
     if can_be_placed(given) and not isinstance(given, Action):
         given = given.after()  # a saga, with the settings of its own options
-    placed = isinstance(given, Placed)
-    settings: Place = given.settings if placed else DEFAULT
-    target: Any = given.target if placed else given
+    settings: Place = DEFAULT
+    target: Any = given
+    if isinstance(given, Placed):
+        settings, target = given.settings, cast("Any", given.target)
     where = f"{author_line()}: fan_out"
     if not can_be_placed(target):
         raise DefinitionError(

@@ -301,7 +301,7 @@ class _Performance:
             recover=first or not scene.back_at_once,
             max_actions=1 if scene.watch else 1_000,
             clock=rehearsal.time,
-            observers=[self._outcome.stage.observe, lambda *_: rehearsal.time.watchdog.progress()],
+            observers=[self._outcome.stage.observe, self._note_progress],
         )
         async with coordinator:
             if scene.back_at_once and not first:
@@ -325,6 +325,11 @@ class _Performance:
         except DeserializeFailed as error:
             self._outcome.stage.unfaithful.append(("", f"the saga's result cannot be read: {error}"))
         return s.COMPLETED
+
+    def _note_progress(self, saga_id: str, events: Sequence[Event]) -> None:
+        """Tell the watchdog of virtual time that something has happened."""
+        del saga_id, events
+        self._rehearsal.time.watchdog.progress()
 
     async def _roll_back(self, coordinator: Coordinator) -> None:
         with contextlib.suppress(IllegalRequest):  # its pivot has completed meanwhile; the judge looks
