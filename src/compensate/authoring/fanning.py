@@ -39,9 +39,10 @@ def fan_out(
     if can_be_placed(given) and not isinstance(given, Action):
         given = given.after()  # a saga, with the settings of its own options
     settings: Place = DEFAULT
-    target: Any = given
+    target = cast("Any", given)
     if isinstance(given, Placed):
-        settings, target = given.settings, cast("Any", given.target)
+        placed = cast("Placed[..., Any]", given)
+        settings, target = placed.settings, placed.target
     where = f"{author_line()}: fan_out"
     if not can_be_placed(target):
         raise DefinitionError(
