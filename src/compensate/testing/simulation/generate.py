@@ -167,7 +167,11 @@ class _Maker:
 
 def _curable(words: list[str], attempts: int | None) -> list[str]:
     """The faults that end some time: a key that was refused is refused for ever, and so would be tried for ever."""
-    return words if attempts is not None else [word for word in words if word != "no_effect"]
+    return (
+        words
+        if attempts is not None
+        else [word for word in words if word not in ("no_effect", "grouped_clean")]
+    )
 
 
 def _retriable(node: NodeSpec) -> NodeSpec:

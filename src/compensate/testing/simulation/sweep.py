@@ -23,9 +23,11 @@ BATCH: Final = 200
 FAULTS: Final = (
     *(f"do: {word}" for word in (
         "fail", "fail_after", "unknown", "unknown_after", "unknown_late", "no_effect", "permanent", "slow", "late",
-        "cut", "base", "unstorable",
+        "cut", "base", "unstorable", "timed_out", "grouped", "grouped_clean", "wrapped", "wrapped, and cancelled",
     )),
-    *(f"undo: {word}" for word in ("fail", "fail_after", "permanent", "slow", "late", "cut")),
+    *(f"undo: {word}" for word in (
+        "fail", "fail_after", "permanent", "slow", "late", "cut", "grouped", "wrapped", "wrapped, and cancelled",
+    )),
     "append_lost",
     "append_applied",
     "read_lost",

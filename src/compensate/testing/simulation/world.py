@@ -22,6 +22,11 @@ The words for what happens to a call:
 `cut`               `CancelledError` from within, the effect has happened
 `base`              a `BaseException`, the effect has happened
 `unstorable`        it returns what the log cannot hold
+`timed_out`         a `TimeoutError` of the action's own, after the effect
+`grouped`           a task group's group of a plain failure and an `Unknown`,
+                    after the effect
+`grouped_clean`     a group of two `NoEffect`, after making sure of it
+`wrapped`           as `late`; a cancellation comes out as a plain failure
 ==================  =======================================================
 """
 
@@ -56,8 +61,12 @@ DO_FAULTS: Final = (
     "cut",
     "base",
     "unstorable",
+    "timed_out",
+    "grouped",
+    "grouped_clean",
+    "wrapped",
 )
-UNDO_FAULTS: Final = ("fail", "fail_after", "permanent", "slow", "late", "cut")
+UNDO_FAULTS: Final = ("fail", "fail_after", "permanent", "slow", "late", "cut", "grouped", "wrapped")
 
 
 _POSITION: Final = re.compile(r"\[(\d+)\]")
@@ -159,7 +168,13 @@ class World:
         self.loop.outside(there, self._arrive, call, answer, back)
         if call.word == "unknown_late":
             raise Unknown(call.word)
-        result = await answer
+        try:
+            result = await answer
+        except asyncio.CancelledError as error:
+            if call.word != "wrapped":
+                raise
+            self.tape.fired[f"{direction}: wrapped, and cancelled"] += 1
+            raise Broken(call.word) from error
         if result is not _UNSTORABLE:
             self._note(call, "returned", result)
         return result
@@ -209,7 +224,7 @@ class World:
             there *= 10
         if call.word == "slow":
             there, back = there + 2 * random(), 3 * random()
-        elif call.word in ("late", "unknown_late"):
+        elif call.word in ("late", "unknown_late", "wrapped"):
             there, back = 1 + 12 * random(), 1.0
         return call, there, back
 
@@ -252,7 +267,7 @@ class World:
             result: Any = None
             if call.direction == "undo":
                 self._undo(call)
-            elif word == "no_effect":
+            elif word in ("no_effect", "grouped_clean"):
                 return self._refuse(call)
             else:
                 result = self._do(call)
@@ -268,6 +283,10 @@ class World:
             return Rude(word)
         if word == "unstorable":
             return _UNSTORABLE
+        if word == "timed_out":
+            return TimeoutError(word)
+        if word == "grouped":
+            return ExceptionGroup(word, [Broken(word), ExceptionGroup(word, [Unknown(word)])])
         return result
 
     # -- participants ------------------------------------------------------
@@ -300,6 +319,8 @@ class World:
             if entry.output is not None and not entry.buried:
                 return entry.output
             entry.refused = max(entry.refused, call.attempt)
+        if call.word == "grouped_clean":
+            return ExceptionGroup(call.word, [NoEffect(call.word), NoEffect(call.word)])
         return NoEffect(call.word)
 
     def _undo(self, call: Call) -> None:
