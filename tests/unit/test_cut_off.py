@@ -107,7 +107,8 @@ async def _held(name: str, x: int) -> int:
     try:
         await doors.setdefault("open", asyncio.Event()).wait()
     finally:
-        await asyncio.sleep(0.01)
+        cleaned = doors.get("cleaned")
+        await (asyncio.sleep(0.01) if cleaned is None else cleaned.wait())
         log.append(f"{name} ends")
     return x
 
@@ -159,6 +160,7 @@ async def test_an_undo_waits_for_the_thread_that_a_cancelled_executor_has_left()
 
 
 async def _cut_off_while_it_cleans_up(executor: SagaExecutor[int], *, again: bool) -> asyncio.Task[int]:
+    cleaned = doors["cleaned"] = asyncio.Event()
     executing = asyncio.create_task(executor.execute(1))
     while len(log) < 2:  # noqa: ASYNC110 - actions begin in the turns of the loop
         await asyncio.sleep(0)
@@ -168,6 +170,7 @@ async def _cut_off_while_it_cleans_up(executor: SagaExecutor[int], *, again: boo
         executing.cancel()
         await asyncio.wait([executing])
     assert not [line for line in log if line.endswith("ends")]
+    asyncio.get_running_loop().call_later(0.02, cleaned.set)
     return executing
 
 

@@ -158,7 +158,11 @@ def json_text(data: Any, *, ascii_only: bool, indent: int | None = None) -> str:
 
 def write_traceback(error: BaseException) -> None:
     """Write a traceback with its causes to stderr: nothing in its messages steers the terminal or is a password."""
-    sys.stderr.write(lines(scrubbed("".join(traceback.format_exception(error)))))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as broken:  # some exceptions refuse to say whether they are true, which Python asks of a chain
+        text = f"{type(error).__name__}: its traceback cannot be written: {type(broken).__name__}\n"
+    sys.stderr.write(lines(scrubbed(text)))
 
 
 class LogHandler(logging.Handler):

@@ -21,7 +21,6 @@ from compensate.errors import (
     DefinitionError,
     Fenced,
     IllegalRequest,
-    NotFound,
     SagaExists,
     SagaNotFound,
     Stopped,
@@ -315,8 +314,7 @@ class Host:
         if wrong is not None and change is None:
             if not is_parked:
                 machine.interrupted(now, died=died)
-                machine.park(str(wrong), now)
-                self.setting.report(f"saga {execution.id} is parked", NotFound(f"{wrong}; {wrong.advice}"))
+                machine.park(f"{wrong}; {wrong.advice}", now)
             return False
         if is_parked:
             machine.unpark(now)
