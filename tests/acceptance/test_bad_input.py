@@ -273,7 +273,7 @@ async def test_an_id_that_is_taken_by_other_params_or_another_dag_is_refused_and
         again = await c.start(slow.with_id("s"), 1)
         words = ("saga s", "the id is taken", "nothing was changed", "choose another id")
         await refused(SagaExists, c.start(slow.with_id("s"), 2), *words, "other params")
-        await refused(SagaExists, c.start(neighbour.with_id("s"), 1), *words, "another dag")
+        await refused(SagaExists, c.start(neighbour.with_id("s"), 1), *words, "another definition")
         world.held.set()
         assert await run.result() == await again.result() == 3
         await refused(SagaExists, c.start(slow.with_id("s"), 2), *words, "completed")

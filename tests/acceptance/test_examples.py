@@ -197,7 +197,7 @@ def test_a_command_for_one_site_leaves_another_that_was_cut_off_alone(tmp_path: 
 def test_bad_input_is_refused_in_words(tmp_path: Path) -> None:
     for arguments, code, message in (
         (["destroy", "--saga-id", "nobody"], 1, "nobody: there is no such site"),
-        (["deploy"], 2, "--saga-id"),
+        (["destroy"], 2, "--saga-id"),
         (["deploy", "--saga-id", "../web"], 2, "NameInvalid: saga id: '../web' holds '/'"),
         (["deploy", "--saga-id", ""], 2, "NameInvalid: saga id: it is empty"),
     ):

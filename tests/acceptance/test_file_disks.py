@@ -97,12 +97,12 @@ def test_every_name_that_the_file_store_makes_or_removes_is_synced_before_it_cou
     changed = {name: set(seen.changed) for name, seen in found.items()}
     assert {("mkdir", "not"), ("mkdir", "there"), ("mkdir", "yet")} <= changed["open"]
     for name, file in (
-        ("join", ".owners.json"),
+        ("join", ".owners.data"),
         ("create", "a.log"),
-        ("renew", ".owners.json"),
-        ("post", ".requests.json"),
-        ("answer", ".requests.json"),
-        ("leave", ".owners.json"),
+        ("renew", ".owners.data"),
+        ("post", ".requests.data"),
+        ("answer", ".requests.data"),
+        ("leave", ".owners.data"),
         ("close", "a.json"),
     ):
         assert ("rename", file) in changed[name], (name, changed)

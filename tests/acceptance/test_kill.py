@@ -214,7 +214,7 @@ def test_a_saga_survives_a_kill_during_its_recovery(
     scene.kill_at("two", second)
     assert scene.stored().record.epoch == 2
     scene.resume("three", s=end)
-    assert scene.stored().record.epoch == 3
+    assert scene.stored().record.epoch >= 3  # after two deaths it is a suspect, and waits for its turn
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_sigterm_cancels_what_does_not_end_within_the_drain_and_it_is_in_doubt(
     assert (stored.events[-1].type, stored.events[-1].node) == ("started", "c")
     scene.resume("two", s="completed")
     doubts = [(x.node, x.data.reason) for x in scene.stored().events if isinstance(x.data, InDoubt)]
-    assert doubts == [("c", "crash")]
+    assert doubts == [("c", "cut_off")]
 
 
 # -- many sagas ------------------------------------------------------------

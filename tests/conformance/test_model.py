@@ -178,6 +178,7 @@ class StoreMachine(RuleBasedStateMachine):
             e.COMPLETED: e.Completed(b"[1]"),
             e.SAGA_PAUSED: e.Decided("me"),
         }
+        parked = parked and status == "stuck"
         plain = not (paused or parked or deaths)
         standing = PLAIN[status] if plain else Standing(status, paused, parked, deaths)
         events = [

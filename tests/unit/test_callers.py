@@ -338,6 +338,7 @@ async def test_a_rollback_that_comes_as_the_run_is_cut_off_is_carried_out() -> N
     await asyncio.sleep(0.015)
     running.cancel()
     await executor.rollback()
+    await asyncio.wait([running])
     assert running.cancelled()
     with pytest.raises(RolledBack):
         await executor.execute()
@@ -418,9 +419,10 @@ async def test_the_same_id_after_a_deploy_is_the_stored_saga() -> None:
 
 
 async def test_the_same_id_is_one_saga_also_while_it_runs_with_another_graph() -> None:
-    async with Coordinator("memory://", sagas=[order]) as c:
+    store = MemoryStore()
+    async with _as_is(store, order) as c, _as_is(store, order_later) as later:
         first = await c.start(order.with_id("x"), Decimal(1), {"a"})
-        second = await c.start(order_later.with_id("x"), Decimal(1), {"a"})
+        second = await later.start(order_later.with_id("x"), Decimal(1), {"a"})
         assert (first.new, second.new) == (True, False)
         assert await second.result() == await first.result() == "1"
 

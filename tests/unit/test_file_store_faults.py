@@ -273,6 +273,7 @@ FULL = """
 import asyncio, resource, sys
 from compensate.errors import Unavailable
 from compensate.stores import open_store
+from compensate.core.standing import PLAIN
 from compensate.testing.conformance.tools import done, new, steps
 
 async def main():

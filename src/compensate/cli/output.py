@@ -160,7 +160,9 @@ def write_traceback(error: BaseException) -> None:
     """Write a traceback with its causes to stderr: nothing in its messages steers the terminal or is a password."""
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as broken:  # some exceptions refuse to say whether they are true, which Python asks of a chain
+    except (
+        Exception
+    ) as broken:  # some exceptions refuse to say whether they are true, which Python asks of a chain
         text = f"{type(error).__name__}: its traceback cannot be written: {type(broken).__name__}\n"
     sys.stderr.write(lines(scrubbed(text)))
 

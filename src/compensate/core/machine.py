@@ -62,16 +62,27 @@ class Machine(Facts):
         """Build the machine of a stored saga, to go on under `epoch`.
 
         `lingering`: what no log holds: nodes that timed out and whose threads have not ended. They hold back from the
-        first event on, so it is too late to tell afterwards.
+        first event on, so it is too late to tell afterwards. Another process that ran the saga meanwhile did not know
+        of these threads, so its log may hold what they would have held back; then they hold back only what is to come.
 
         Raises:
             CorruptLog: The events are not a possible log.
         """
+        events = list(events)
         machine = cls(plan, saga_id, 0, grace, crashes=crashes)
+        try:
+            if lingering:
+                machine._lingering = lingering
+            for event in events:
+                machine.apply(event)
+        except CorruptLog:
+            if not lingering:
+                raise
+            machine = cls(plan, saga_id, 0, grace, crashes=crashes)
+            for event in events:
+                machine.apply(event)
         if lingering is not None:
             machine._lingering = lingering
-        for event in events:
-            machine.apply(event)
         if epoch < machine.epoch:
             raise CorruptLog(
                 f"saga {saga_id}: its log holds epoch {machine.epoch}, above its row's epoch {epoch}"

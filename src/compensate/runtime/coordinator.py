@@ -42,6 +42,7 @@ from compensate.runtime.runs import Run, Snapshot
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page, require_deps
 from compensate.runtime.slots import Slots
 from compensate.runtime.starting import difference
+from compensate.runtime.suspects import HEAD_START
 from compensate.stores import open_store
 from compensate.stores.base import Page, SagaRecord, Store, Verb
 
@@ -319,6 +320,8 @@ class Coordinator:
                 self._report("the lease could not be renewed; trying again", error)
 
     async def _look_around(self) -> None:
+        await asyncio.sleep(min(self._poll, HEAD_START))
+        self._adoption.try_suspects()
         while True:
             await asyncio.sleep(self._poll)
             if not self._open:

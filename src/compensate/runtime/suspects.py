@@ -14,6 +14,9 @@ from typing import Final, TypeAlias
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
 
+HEAD_START: Final = 0.5
+"""Seconds for which a coordinator that has just opened runs everything else before its first suspect."""
+
 TRIAL: Final = 60.0
 """Seconds after which a suspect that still runs makes room for the next one."""
 
