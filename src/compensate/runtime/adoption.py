@@ -212,7 +212,8 @@ class Adoption:
     async def _try_wanted(self) -> None:
         for saga_id in sorted(self._wanted):
             try:
-                if not await self._go_on(saga_id):
+                record = (await self._host.setting.store.load(saga_id)).record
+                if (record.status not in s.ENDS or record.parked) and not await self._go_on(saga_id):
                     continue
             except Unavailable:
                 raise
