@@ -106,15 +106,21 @@ def metas(tp: Any) -> list[Meta]:
     return [one for one in getattr(tp, "__metadata__", ()) if isinstance(one, Meta)]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule[0])[:60])
+# A pattern in a union is refused: see the test of what msgspec cannot describe.
+WHEREVER = [
+    pytest.param(rule, place, id=f"{str(rule[0])[:60]}-{place}")
+    for rule in RULES
+    for place in PLACES
+    if place != "union" or not any(getattr(one, "pattern", None) for one in metas(rule[0]))
+]
+
+
+@pytest.mark.parametrize(("rule", "place"), WHEREVER)
 def test_a_constraint_is_enforced_in_both_directions_wherever_it_stands(
     rule: tuple[Any, Any, Any], place: str
 ) -> None:
     tp, good, bad = rule
     wrap, make, at_ = PLACES[place]
-    if place == "union" and any(getattr(one, "pattern", None) for one in metas(tp)):
-        pytest.skip("refused: see the test of what msgspec cannot describe")
     codec = type_codec(wrap(tp), where=WHERE)
     assert codec.limited
     assert codec.decode(codec.encode(make(good))) == make(good)

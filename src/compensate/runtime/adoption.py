@@ -260,7 +260,6 @@ class Adoption:
         if record.status in s.ENDS or record.suspicion < self.suspects.threshold:
             return False
         self._put_off[record.id] = record.suspicion
-        self.suspects.look()
         done = self._host.setting.store.release(record.id, record.epoch)
         if done is not None:
             await done

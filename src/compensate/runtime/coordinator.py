@@ -254,19 +254,29 @@ class Coordinator:
 
     async def _close(self) -> None:
         try:
+            await self._wind_down()
+        finally:
+            # Also when the wait above is cancelled, by a second Ctrl-C say: whoever is gone must not own sagas.
+            try:
+                await self._leave()
+            finally:
+                await self._shut()
+
+    async def _wind_down(self) -> None:
+        try:
             await self._host.stop(self._drain)
             others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+        finally:
             # What still waits for a thread must not begin now: its saga will be run by others.
             self._pool.shutdown(wait=False, cancel_futures=True)
-            try:
-                await self._leave()
-            finally:
-                await self.store.close()
+
+    async def _shut(self) -> None:
+        try:
+            await self.store.close()
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
             if self._catch is not None:
                 self._catch.close()
             self._stopped.set()

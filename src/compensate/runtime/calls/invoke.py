@@ -208,7 +208,7 @@ class Caller:
         cancels: int,
     ) -> Outcome:
         """What it means that a call raised `error`. `cancels`: how often its task had been cancelled before it."""
-        if isinstance(error, GeneratorExit) and asyncio.current_task() is not task:
+        if isinstance(error, GeneratorExit) and _current_task() is not task:
             raise error  # the event loop is gone, and Python closes what is left of the coroutine
         if (end := program_end(error)) is not None:
             raise end
@@ -390,6 +390,13 @@ async def _see_through(result: Any, context: Context) -> None:
         if not inspect.isawaitable(result):
             return
         result = await in_context(result, context)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        return None
 
 
 def _hear(future: asyncio.Future[Any]) -> None:
