@@ -253,33 +253,20 @@ class Coordinator:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     async def _close(self) -> None:
-        try:
-            await self._wind_down()
-        finally:
-            # Also when the wait above is cancelled, by a second Ctrl-C say: whoever is gone must not own sagas.
-            try:
-                await self._leave()
-            finally:
-                await self._shut()
-
-    async def _wind_down(self) -> None:
-        try:
+        # Every part runs also if the one before it was cancelled (a second Ctrl-C): who is gone must not own sagas.
+        async with contextlib.AsyncExitStack() as rest:
+            rest.callback(self._stopped.set)
+            if self._catch is not None:
+                rest.callback(self._catch.close)
+            rest.push_async_callback(self.store.close)
+            rest.push_async_callback(self._leave)
+            # What still waits for a thread must not begin now: its saga will be run by others.
+            rest.callback(self._pool.shutdown, wait=False, cancel_futures=True)
             await self._host.stop(self._drain)
             others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-        finally:
-            # What still waits for a thread must not begin now: its saga will be run by others.
-            self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _shut(self) -> None:
-        try:
-            await self.store.close()
-        finally:
-            if self._catch is not None:
-                self._catch.close()
-            self._stopped.set()
 
     async def _leave(self) -> None:
         """Release all sagas but those whose functions still run in a thread here: no other process may touch them yet.
