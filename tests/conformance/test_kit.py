@@ -19,21 +19,33 @@ class Unfenced(MemoryStore):
     """Takes the events of whoever owned the saga once."""
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         saga = self._sagas.get(saga_id)
         if saga is not None and epoch < saga.epoch:
             return None
-        return super().append(saga_id, epoch, expected_seq, events, standing)
+        return super().append(saga_id, epoch, expected_seq, events, standing, created_at)
 
 
 class Halving(MemoryStore):
     """Writes the first event of several."""
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
-        return super().append(saga_id, epoch, expected_seq, events[:1], standing)
+        return super().append(saga_id, epoch, expected_seq, events[:1], standing, created_at)
 
 
 class Hoarding(MemoryStore):

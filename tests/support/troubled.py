@@ -112,18 +112,26 @@ class Troubled:
     async def claim_one(self, saga_id: str, owner: str, now: float) -> StoredSaga | None:
         return await self._do("claim_one", lambda: self._store.claim_one(saga_id, owner, now))
 
-    def release(self, saga_id: str, epoch: int) -> Awaitable[None]:
-        return self._do("release", lambda: _written(lambda: self._store.release(saga_id, epoch)))
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Awaitable[None]:
+        return self._do("release", lambda: _written(lambda: self._store.release(saga_id, epoch, created_at)))
 
     def create(self, saga: NewSaga, owner: str) -> Awaitable[None]:
         return self._do("create", lambda: _written(lambda: self._store.create(saga, owner)))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Awaitable[None]:
         return self._do(
             "append",
-            lambda: _written(lambda: self._store.append(saga_id, epoch, expected_seq, events, standing)),
+            lambda: _written(
+                lambda: self._store.append(saga_id, epoch, expected_seq, events, standing, created_at)
+            ),
         )
 
     async def load(self, saga_id: str) -> StoredSaga:

@@ -113,11 +113,20 @@ class GatedStore(RecordingStore):
         self._gates("create begins")
         return self._then("create is durable", super().create(saga, owner))
 
-    def append(self, saga_id: str, epoch: int, expected_seq: int, events: Any, standing: Standing) -> Done:
+    def append(
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Any,
+        standing: Standing,
+        created_at: float | None = None,
+    ) -> Done:
         what = _what(events)
         self._gates(f"append begins {what}")
         return self._then(
-            f"append is durable {what}", super().append(saga_id, epoch, expected_seq, events, standing)
+            f"append is durable {what}",
+            super().append(saga_id, epoch, expected_seq, events, standing, created_at),
         )
 
     def _then(self, label: str, done: Done) -> Done:

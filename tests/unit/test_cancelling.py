@@ -94,9 +94,15 @@ class Slow(MemoryStore):
     writing = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Awaitable[None]:
-        super().append(saga_id, epoch, expected_seq, events, standing)
+        super().append(saga_id, epoch, expected_seq, events, standing, created_at)
         return self._later()
 
     async def _later(self) -> None:
@@ -192,9 +198,15 @@ class Fails(MemoryStore):
     appended_before_read = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> None:
-        super().append(saga_id, epoch, expected_seq, events, standing)
+        super().append(saga_id, epoch, expected_seq, events, standing, created_at)
         if self.failing:
             self.appended_before_read += 1
         elif not self.failed and any(event.type == "saga_paused" for event in events):

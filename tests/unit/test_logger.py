@@ -339,13 +339,19 @@ class Doubtful(MemoryStore):
         self._last: list[str] = []
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> None:
         key = [event.type for event in events]
         failing = self._last != key  # each kind of write fails once
         self._last = key
         if self.done or not failing:
-            super().append(saga_id, epoch, expected_seq, events, standing)
+            super().append(saga_id, epoch, expected_seq, events, standing, created_at)
         if failing:
             self.fired += 1
             raise Unavailable("the connection broke")

@@ -98,11 +98,17 @@ class Forgetful(MemoryStore):
     """Acknowledges the last append without having written it."""
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         if standing.status == "completed":
             return None
-        return super().append(saga_id, epoch, expected_seq, events, standing)
+        return super().append(saga_id, epoch, expected_seq, events, standing, created_at)
 
 
 async def test_a_store_that_forgets_what_it_acknowledged_is_found_out(recorder: Recorder) -> None:
@@ -117,9 +123,15 @@ class Hasty(MemoryStore):
     lost = False
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
-        done = super().append(saga_id, epoch, expected_seq, events, standing)
+        done = super().append(saga_id, epoch, expected_seq, events, standing, created_at)
         if not self.lost:
             self.lost = True
             raise Unavailable("the answer was lost")

@@ -36,12 +36,18 @@ class Full(MemoryStore):
         self.refused: list[float] = []
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> None:
         if self.virtual.now() < self.room_at:
             self.refused.append(self.virtual.now())
             raise Unavailable("the disk is full")
-        super().append(saga_id, epoch, expected_seq, events, standing)
+        super().append(saga_id, epoch, expected_seq, events, standing, created_at)
 
 
 def test_while_appends_keep_failing_they_are_tried_ever_more_slowly_and_the_saga_ends_when_they_succeed(
@@ -103,10 +109,16 @@ class Away(MemoryStore):
     missed = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> None:
         self._look()
-        super().append(saga_id, epoch, expected_seq, events, standing)
+        super().append(saga_id, epoch, expected_seq, events, standing, created_at)
 
     async def load(self, saga_id: str) -> StoredSaga:
         self._look()
@@ -141,13 +153,19 @@ class LosesOne(MemoryStore):
     lost = 0
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> None:
         if any(event.type == self.losing for event in events):
             self.losing = ""
             self.lost += 1
             raise Unavailable("the append was lost")
-        super().append(saga_id, epoch, expected_seq, events, standing)
+        super().append(saga_id, epoch, expected_seq, events, standing, created_at)
 
 
 @action

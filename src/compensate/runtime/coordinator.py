@@ -38,10 +38,10 @@ from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import NO_FAULTS, Faults, Inject, check_fit, checked, warn_of_misfits
 from compensate.runtime.requests import Requests
-from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.runs import Origin, Run, Snapshot
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page, require_deps
 from compensate.runtime.slots import Slots
-from compensate.runtime.starting import difference
+from compensate.runtime.starting import check_same, check_start
 from compensate.runtime.suspects import HEAD_START
 from compensate.stores import open_store
 from compensate.stores.base import Page, SagaRecord, Store, Verb
@@ -410,41 +410,34 @@ class Coordinator:
             self._require_deps(saga.actions.values())
             self.registry.register_saga(saga, graphs=True)
         while True:
+            first = self.execution(saga_id)
             try:
                 execution = await self._host.start(saga, saga_id, params, saga.deadline, inject)
             except Unavailable:
                 self.check_running(saga_id)
                 raise
             except SagaExists:
-                first = self.execution(saga_id)
                 if first is not None and not await first.stored():
-                    self._check_start(first)
+                    check_start(first)
                 with contextlib.suppress(SagaNotFound):  # it came to nothing, or has been deleted since
-                    return await self._start_again(saga, saga_id, params, inject)
+                    return await self._start_again(saga, saga_id, params, inject, first)
+                if first is not None and not first.over:
+                    await self._host.disown(first)  # deleted while it ran here
                 self.check_running(saga_id)
+                await asyncio.sleep(0)
             else:
                 return Run(self, saga_id, saga, execution, new=True)
 
-    @staticmethod
-    def _check_start(first: Execution) -> None:
-        """Of a start that failed in the store, say so to all who waited for it: one after the other would wait long."""
-        error = first.lost
-        if isinstance(error, Unavailable) and not first.cut_off:
-            raise Unavailable(str(error)) from error
-
-    async def _start_again(self, saga: Saga[..., T], saga_id: str, params: bytes, inject: Faults) -> Run[T]:
+    async def _start_again(
+        self, saga: Saga[..., T], saga_id: str, params: bytes, inject: Faults, first: Execution | None
+    ) -> Run[T]:
         stored = await self.asked(saga_id, self.store.load(saga_id))
-        created = stored.events[0].data
-        assert isinstance(created, e.Created)
-        what = difference(saga, stored.record.name, created.params, params)
-        if what:
-            raise SagaExists(
-                f"saga {saga_id}: the id is taken by {what}; that one is {stored.record.status}; nothing was changed; "
-                "choose another id, or look at it with get()"
-            )
+        if first is not None and not first.over and first.created_at != stored.record.created_at:
+            await self._host.disown(first)
+        check_same(saga, stored, params)
         self._host.order(saga_id, inject)
         await self._adopt(stored.record)
-        return Run(self, saga_id, saga)
+        return Run(self, saga_id, saga, created_at=stored.record.created_at)
 
     async def adopt(self, saga_id: str) -> Run[Any]:
         """Go on with one saga, if it has not ended and nobody alive owns it. In any case the run follows it.
@@ -563,8 +556,11 @@ class Coordinator:
         check_page(status, limit)
         return await self.store.page(status=status, name=name, cursor=cursor, limit=limit)
 
-    async def follow(self, saga_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """See `Run.events`."""
+    async def follow(
+        self, saga_id: str, after: int = 0, origin: Origin | None = None
+    ) -> AsyncIterator[Event]:
+        """See `Run.events`. `origin`: of the saga that is meant."""
+        origin = origin or Origin(saga_id)
         # Whether it had ended before the first event that is asked for; `None`: not looked.
         ended: bool | None = None
         while True:
@@ -572,9 +568,15 @@ class Coordinator:
             if execution is not None:
                 await execution.stored()
             watcher = None if execution is None else execution.watch()
-            events = await self.asked(saga_id, self.store.events(saga_id, after))
-            if ended is None:
-                ended = not events and (await self.asked(saga_id, self.record(saga_id))).status in s.ENDS
+            if execution is not None and ended is not None:
+                origin.check(execution.created_at)
+                events = await self.asked(saga_id, self.store.events(saga_id, after))
+            else:
+                stored = await self.asked(saga_id, self.store.load(saga_id))
+                origin.check(stored.record.created_at)
+                events = stored.events[max(after, 0) :]
+                if ended is None:
+                    ended = not events and stored.record.status in s.ENDS
             for event in events:
                 after = event.seq
                 yield event
@@ -587,10 +589,12 @@ class Coordinator:
                 self.check_sound(saga_id)
                 await asyncio.sleep(min(self._poll, 0.2))
 
-    async def wait_for_end(self, saga_id: str) -> bool:
+    async def wait_for_end(self, saga_id: str, origin: Origin) -> bool:
         """Wait for the end of a saga that runs elsewhere; `False` once it runs here."""
         while True:
-            if (await self.asked(saga_id, self.record(saga_id))).status in s.ENDS:
+            record = await self.asked(saga_id, self.record(saga_id))
+            origin.check(record.created_at)
+            if record.status in s.ENDS:
                 return True
             self.check_running(saga_id)
             if self.execution(saga_id) is not None:

@@ -318,7 +318,7 @@ class SagaExecutor(Generic[T]):
     async def _release(self, execution: Execution) -> None:
         """The saga was cut off, and the process lives: what ends from here on is no death."""
         with suppress(CompensateError):
-            done = self.store.release(self.id, execution.machine.epoch)
+            done = self.store.release(self.id, execution.machine.epoch, execution.created_at)
             if done is not None:
                 await done
 
@@ -351,11 +351,14 @@ class SagaExecutor(Generic[T]):
         def created(events: list[Event]) -> NewSaga:
             return NewSaga(self.id, name, fingerprint, encoded, events, machine.standing, now)
 
-        return self._execute(machine, created)
+        return self._execute(machine, now, created)
 
-    def _execute(self, machine: Machine, new: Callable[[list[Event]], NewSaga] | None = None) -> Execution:
+    def _execute(
+        self, machine: Machine, created_at: float, new: Callable[[list[Event]], NewSaga] | None = None
+    ) -> Execution:
         execution = Execution(machine, self._bindings, self._setting, new)
         execution.owner = self._owner
+        execution.created_at = created_at
         execution.log = self.events
         return execution
 
@@ -375,7 +378,7 @@ class SagaExecutor(Generic[T]):
             self._check_fit(machine)
         if machine.status not in s.ENDS:
             machine.interrupted(now, died=stored.died)
-        execution = self._execute(machine)
+        execution = self._execute(machine, stored.record.created_at)
         if old is not None:
             old.heir = execution
         return execution

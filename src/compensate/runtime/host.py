@@ -144,6 +144,7 @@ class Host:
 
         execution = Execution(machine, self._bindings_of(saga), self.setting, new)
         execution.owner = self.owner
+        execution.created_at = now
         old = self.live.get(saga_id)
         if old is not None:
             self._leave(old)
@@ -290,6 +291,11 @@ class Host:
         self._launch(execution)
         return not owed
 
+    async def disown(self, old: Execution) -> None:
+        """The saga of an execution was deleted while it ran here, elsewhere or by hand: end what runs of it."""
+        await self._retire(old)
+        self._forget(old)
+
     async def _retire(self, old: Execution) -> None:
         """The saga was adopted, elsewhere or here, and has come back: end what still runs of it under the old epoch."""
         ends: list[asyncio.Task[Any]] = old.crew.tasks()
@@ -346,6 +352,7 @@ class Host:
         machine, bindings = self._read(stored, epoch, lingering)
         execution = Execution(machine, bindings, self.setting)
         execution.owner = self.owner
+        execution.created_at = stored.record.created_at
         execution.inject = joined(self.faults.get(stored.record.id), self.setting.inject)
         if old is not None:
             old.heir = execution

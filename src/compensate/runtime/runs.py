@@ -18,7 +18,7 @@ from compensate.core.machine import Machine
 from compensate.core.names import Direction, short_reason
 from compensate.core.plan import Plan
 from compensate.core.shown import states
-from compensate.errors import ActionFailed, DeserializeFailed, Stopped
+from compensate.errors import ActionFailed, DeserializeFailed, SagaNotFound, Stopped
 from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.fit import misfit
@@ -132,6 +132,31 @@ class Snapshot:
         return tuple(structs.replace(node, reason=short_reason(node.reason)) for node in nodes)
 
 
+class Origin:
+    """Tells a saga from a later one with the same id: an id that was deleted may be used again.
+
+    Args:
+        saga_id: The id.
+        created_at: As the saga's record says; `None`: the first record that is seen decides.
+    """
+
+    __slots__ = ("_created_at", "_saga_id")
+
+    def __init__(self, saga_id: str, created_at: float | None = None) -> None:
+        self._saga_id = saga_id
+        self._created_at = created_at
+
+    def check(self, created_at: float | None) -> None:
+        """Raise `SagaNotFound` if a saga that was created then is not the one that was meant at first."""
+        if self._created_at is None:
+            self._created_at = created_at
+        elif self._created_at != created_at:
+            raise SagaNotFound(
+                f"saga {self._saga_id}: it has been deleted, and another saga was started under its id; "
+                "attach() gives a handle on that one"
+            )
+
+
 class Run(Generic[T]):
     """A handle on one saga.
 
@@ -148,9 +173,11 @@ class Run(Generic[T]):
         execution: Execution | None = None,
         *,
         new: bool = False,
+        created_at: float | None = None,
     ) -> None:
         self.id = saga_id
         self.new = new
+        self._origin = Origin(saga_id, created_at if execution is None else execution.created_at)
         self._coordinator = coordinator
         self._saga = saga
         self._execution = execution
@@ -215,7 +242,9 @@ class Run(Generic[T]):
                 fold: Fold = execution.machine
                 exceptions: Mapping[tuple[str, Direction], BaseException] = execution.exceptions
             else:
-                fold = (await self._coordinator.asked(self.id, self._coordinator.get(self.id))).fold
+                snapshot = await self._coordinator.asked(self.id, self._coordinator.get(self.id))
+                self._origin.check(snapshot.record.created_at)
+                fold = snapshot.fold
                 exceptions = {}
             if fold.status in s.ENDS:
                 return fold, exceptions  # else it is being rolled back since
@@ -238,9 +267,10 @@ class Run(Generic[T]):
         while True:
             execution = self._execution or self._coordinator.execution(self.id)
             if execution is None:
-                if await self._coordinator.wait_for_end(self.id):
+                if await self._coordinator.wait_for_end(self.id, self._origin):
                     return None
                 continue
+            self._origin.check(execution.created_at)
             if not execution.over:
                 self._coordinator.check_loop(self.id)
                 await execution.wait()
@@ -259,5 +289,5 @@ class Run(Generic[T]):
 
         A saga that has ended and is rolled back later is followed no further; call it again.
         """
-        async for event in self._coordinator.follow(self.id, after):
+        async for event in self._coordinator.follow(self.id, after, self._origin):
             yield event

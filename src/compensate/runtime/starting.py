@@ -11,9 +11,39 @@ from msgspec import Raw
 from compensate.authoring import Saga
 from compensate.codec import TypeCodec
 from compensate.codec import records as r
-from compensate.errors import DeserializeFailed, SerializeFailed
+from compensate.core.events import Created
+from compensate.errors import DeserializeFailed, SagaExists, SerializeFailed, Unavailable
+from compensate.runtime.execution import Execution
+from compensate.stores.base import StoredSaga
 
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+def check_start(first: Execution) -> None:
+    """Of a start that failed in the store, say so to all who waited for it: one after the other would wait long.
+
+    Raises:
+        Unavailable: It failed, and its outcome is unknown.
+    """
+    error = first.lost
+    if isinstance(error, Unavailable) and not first.cut_off:
+        raise Unavailable(str(error)) from error
+
+
+def check_same(saga: Saga[..., Any], stored: StoredSaga, params: bytes) -> None:
+    """Refuse to start an id that is taken by a saga other than the one that is being started.
+
+    Raises:
+        SagaExists: It is, and in what they differ.
+    """
+    created, record = stored.events[0].data, stored.record
+    assert isinstance(created, Created)
+    what = difference(saga, record.name, created.params, params)
+    if what:
+        raise SagaExists(
+            f"saga {record.id}: the id is taken by {what}; that one is {record.status}; nothing was changed; "
+            "choose another id, or look at it with get()"
+        )
 
 
 def difference(saga: Saga[..., Any], name: str, stored: bytes, params: bytes) -> str:

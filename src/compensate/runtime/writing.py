@@ -20,6 +20,7 @@ from compensate.runtime.bindings import Bindings, Values
 from compensate.runtime.log import WRITTEN, write_events
 from compensate.runtime.setting import Setting
 from compensate.stores.base import NewSaga, StoredSaga
+from compensate.stores.common import another
 
 _FACTS: Final = frozenset(
     {
@@ -72,6 +73,8 @@ class Writing:
     log: list[Event] | None = None
     """Where to keep the events that are durable, if anywhere."""
     owner = ""
+    created_at: float | None = None
+    """As the saga's record says; see `Store.append`."""
     ended = False
     """Nothing drives it any more."""
     lost: CompensateError | None = None
@@ -124,7 +127,12 @@ class Writing:
         try:
             if self._new is None:
                 done = self.setting.store.append(
-                    machine.saga_id, machine.epoch, events[0].seq - 1, events, machine.standing
+                    machine.saga_id,
+                    machine.epoch,
+                    events[0].seq - 1,
+                    events,
+                    machine.standing,
+                    self.created_at,
                 )
             else:
                 done = self.setting.store.create(self._new(events), self.owner)
@@ -225,6 +233,8 @@ class Writing:
         self._misses += 1
         old = self.machine
         stored = await self._load_patiently()
+        if self.created_at not in (None, stored.record.created_at):
+            raise another(self.id)
         if stored.record.epoch != old.epoch:
             raise Fenced(
                 f"saga {self.id}: it was adopted at epoch {stored.record.epoch}; this one was {old.epoch}"

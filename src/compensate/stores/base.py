@@ -269,10 +269,11 @@ class Store(Protocol):
         """
         ...
 
-    def release(self, saga_id: str, epoch: int) -> Done:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Done:
         """Give a saga up so that others can claim it at once.
 
-        Does nothing if `epoch` is no longer its epoch, or there is no such saga.
+        Does nothing if `epoch` is no longer its epoch, or there is no such saga, or only one that was created at
+        another time than `created_at`.
         """
         ...
 
@@ -288,7 +289,13 @@ class Store(Protocol):
         ...
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """Add events behind `expected_seq`, atomically; all or nothing. Takes the mark `died` away.
 
@@ -298,10 +305,12 @@ class Store(Protocol):
             expected_seq: Must be the seq of its last event.
             events: With gap-free seqs from `expected_seq + 1`; at least one.
             standing: How the saga stands after them; written as it is.
+            created_at: As the saga's record says. It tells a saga from one that was started under the same id after
+                the first had been deleted, and whose epoch and seq may be the same. `None`: any will do.
 
         Raises:
             SagaNotFound: There is no such saga.
-            Fenced: The epoch is another.
+            Fenced: The epoch is another, or the saga was created at another time.
             Conflict: The last seq is another, or the events do not go on from it without gaps in this epoch.
             Unavailable: The outcome is unknown.
         """

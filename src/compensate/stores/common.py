@@ -104,6 +104,14 @@ def exists(saga_id: str) -> SagaExists:
     )
 
 
+def another(saga_id: str) -> Fenced:
+    """The saga that is written to is gone, and another one has its id."""
+    return Fenced(
+        f"saga {saga_id}: it was deleted, and another saga was started under its id; nothing was written; stop working "
+        "on it"
+    )
+
+
 def refusal(
     saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], at: int, last_seq: int
 ) -> CompensateError:

@@ -39,6 +39,7 @@ from compensate.stores.base import (
     Verb,
 )
 from compensate.stores.common import (
+    another,
     claim_order,
     cursor_at,
     cursor_key,
@@ -378,14 +379,15 @@ class FileStore:
 
         return await self._run(f"claiming saga {saga_id}", claim)
 
-    def release(self, saga_id: str, epoch: int) -> Done:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Done:
         """As `Store.release`."""
 
         def release() -> None:
             with suppress(SagaNotFound):
                 log = self._shelf.find(saga_id)
                 state = log.sound()
-                if state.epoch == epoch and state.owner is not None:
+                same = state.epoch == epoch and created_at in (None, log.created_at)
+                if same and state.owner is not None:
                     log.add(self._disk, msgspec.structs.replace(state, owner=None))
 
         return self._now_or_soon(f"releasing saga {saga_id}", release)
@@ -409,13 +411,21 @@ class FileStore:
         return self._now_or_soon(f"creating saga {saga.id}", create)
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """As `Store.append`."""
 
         def append() -> None:
             log = self._shelf.find(saga_id)
             state = log.sound()
+            if created_at is not None and log.created_at != created_at:
+                raise another(saga_id)
             if state.epoch != epoch or state.seq != expected_seq or not fits(events, epoch, expected_seq):
                 raise refusal(saga_id, epoch, expected_seq, events, state.epoch, state.seq)
             log.add(self._disk, next_state(epoch, state.owner, events, standing))

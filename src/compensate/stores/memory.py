@@ -26,6 +26,7 @@ from compensate.stores.base import (
     Verb,
 )
 from compensate.stores.common import (
+    another,
     checked,
     claim_order,
     cursor_at,
@@ -197,10 +198,10 @@ class MemoryStore:
         saga.owner = owner
         saga.epoch += 1
 
-    def release(self, saga_id: str, epoch: int) -> Done:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Done:
         """As `Store.release`."""
         saga = self._sagas.get(saga_id)
-        if saga is not None and saga.epoch == epoch:
+        if saga is not None and saga.epoch == epoch and created_at in (None, saga.created_at):
             saga.owner = None
         return None
 
@@ -218,12 +219,20 @@ class MemoryStore:
         return None
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """As `Store.append`."""
         saga = self._sagas.get(saga_id)
         if saga is None:
             raise not_found(saga_id)
+        if created_at is not None and saga.created_at != created_at:
+            raise another(saga_id)
         if saga.epoch != epoch or saga.last_seq != expected_seq:
             raise refusal(saga_id, epoch, expected_seq, events, saga.epoch, saga.last_seq)
         # `fits` spelled out, as this stands on the path of every action.

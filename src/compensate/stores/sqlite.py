@@ -196,9 +196,9 @@ class SqliteStore:
             raise
         self._liveness.bury(dead)
 
-    def release(self, saga_id: str, epoch: int) -> Done:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Done:
         """As `Store.release`."""
-        return self._submit(Write(lambda tables: tables.release(saga_id, epoch)))
+        return self._submit(Write(lambda tables: tables.release(saga_id, epoch, created_at)))
 
     # -- logs --------------------------------------------------------------
 
@@ -207,10 +207,16 @@ class SqliteStore:
         return self._submit(Write(lambda tables: tables.create(saga, owner)))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """As `Store.append`."""
-        return self._submit(Append(saga_id, epoch, expected_seq, events, standing))
+        return self._submit(Append(saga_id, epoch, expected_seq, events, standing, created_at))
 
     def _submit(self, write: Write[Any]) -> Done:
         if self._looking is not None:

@@ -14,6 +14,7 @@ from compensate.core.states import COMPLETED, ENDS, ROLLED_BACK
 from compensate.errors import CorruptLog
 from compensate.stores.base import NewSaga, SagaRecord, StoredSaga
 from compensate.stores.common import (
+    another,
     check_end,
     checked,
     exists,
@@ -52,10 +53,12 @@ _FREE: Final = (
 )
 _APPEND: Final = (
     "UPDATE sagas SET last_seq = ?, updated_at = ? WHERE number = ? AND epoch = ? AND last_seq = ?"
+    " AND created_at = ?"
 )
 _TURN: Final = (
     "UPDATE sagas SET last_seq = ?, updated_at = ?, status = ?, paused = ?, parked = ?, deaths = ?, died = 0,"
     " owner = CASE WHEN ? THEN NULL ELSE owner END WHERE number = ? AND epoch = ? AND last_seq = ?"
+    " AND created_at = ?"
 )
 _INSERT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CREATE: Final = (
@@ -210,10 +213,16 @@ class Write(Generic[T]):
 class Append(Write[None]):
     """Events for one saga."""
 
-    __slots__ = ("epoch", "events", "expected_seq", "saga_id", "standing")
+    __slots__ = ("created_at", "epoch", "events", "expected_seq", "saga_id", "standing")
 
     def __init__(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> None:
         self.run = None
         self.result = None
@@ -224,6 +233,7 @@ class Append(Write[None]):
         self.expected_seq = expected_seq
         self.events = events
         self.standing = standing
+        self.created_at = created_at
 
 
 class Stale(Exception):
@@ -233,12 +243,20 @@ class Stale(Exception):
 class _Known:
     """The end of one saga's log, as last seen."""
 
-    __slots__ = ("checksum", "epoch", "last_seq", "number", "standing")
+    __slots__ = ("checksum", "created_at", "epoch", "last_seq", "number", "standing")
 
     def __init__(
-        self, number: int, epoch: int, last_seq: int, checksum: int, standing: Standing | None
+        self,
+        number: int,
+        epoch: int,
+        last_seq: int,
+        checksum: int,
+        standing: Standing | None,
+        created_at: float,
     ) -> None:
         self.number = number
+        self.created_at = created_at
+        """Tells its saga from a later one with the same id, which may have the same number, epoch and seq."""
         self.epoch = epoch
         self.last_seq = last_seq
         self.checksum = checksum
@@ -307,9 +325,16 @@ class Tables:
 
     def _append(self, write: Append) -> None:
         saga_id, epoch, seq, events = write.saga_id, write.epoch, write.expected_seq, write.events
-        known = self._known.get(saga_id)
-        if known is None or known.epoch != epoch or known.last_seq != seq:
+        known, created_at = self._known.get(saga_id), write.created_at
+        if (
+            known is None
+            or known.epoch != epoch
+            or known.last_seq != seq
+            or (created_at is not None and known.created_at != created_at)
+        ):
             known = self._look(saga_id)
+            if created_at is not None and known.created_at != created_at:
+                raise another(saga_id)
             if known.epoch != epoch or known.last_seq != seq:
                 raise refusal(saga_id, epoch, seq, events, known.epoch, known.last_seq)
         last = seq
@@ -341,6 +366,7 @@ class Tables:
                     number,
                     epoch,
                     seq,
+                    known.created_at,
                 )
             )
             if ended:
@@ -348,7 +374,7 @@ class Tables:
                 return
             known.standing = standing
         else:
-            self._appends.append((last, at, number, epoch, seq))
+            self._appends.append((last, at, number, epoch, seq, known.created_at))
         known.last_seq = last
         known.checksum = rows[-1][7]
 
@@ -367,6 +393,7 @@ class Tables:
             record.last_seq,
             rows[0][0],
             _standing_of(record),
+            record.created_at,
         )
         return known
 
@@ -401,11 +428,14 @@ class Tables:
         cursor.execute("INSERT OR IGNORE INTO dags VALUES (?, ?)", (saga.fingerprint, saga.dag))
         self._events.extend((number, *row) for row in rows)
         if not ended:
-            self._known[saga.id] = _Known(number, 1, last_seq, checksum, standing)
+            self._known[saga.id] = _Known(number, 1, last_seq, checksum, standing, float(saga.at))
 
-    def release(self, saga_id: str, epoch: int) -> None:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> None:
         """Make a saga nobody's."""
-        self._cursor.execute("UPDATE sagas SET owner = NULL WHERE id = ? AND epoch = ?", (saga_id, epoch))
+        self._cursor.execute(
+            "UPDATE sagas SET owner = NULL WHERE id = ?1 AND epoch = ?2 AND created_at = ifnull(?3, created_at)",
+            (saga_id, epoch, created_at),
+        )
         self._known.pop(saga_id, None)
 
     def claim(

@@ -119,10 +119,10 @@ class RecordingStore:
         self._recorder.came_back(call, OK, [] if stored is None else [_claimed(stored)])
         return stored
 
-    def release(self, saga_id: str, epoch: int) -> Done:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Done:
         """As `Store.release`."""
         call = self._recorder.called("release", saga_id, self._actor, epoch)
-        return self._write(call, lambda: self._store.release(saga_id, epoch))
+        return self._write(call, lambda: self._store.release(saga_id, epoch, created_at))
 
     # -- logs --------------------------------------------------------------
 
@@ -132,11 +132,19 @@ class RecordingStore:
         return self._write(call, lambda: self._store.create(saga, owner))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """As `Store.append`."""
         call = self._recorder.called("append", saga_id, self._actor, epoch, events)
-        return self._write(call, lambda: self._store.append(saga_id, epoch, expected_seq, events, standing))
+        return self._write(
+            call, lambda: self._store.append(saga_id, epoch, expected_seq, events, standing, created_at)
+        )
 
     # -- reading -----------------------------------------------------------
 

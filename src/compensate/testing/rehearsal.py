@@ -124,11 +124,18 @@ class ProofStore(MemoryStore):
         return self._write(saga.events, lambda: MemoryStore.create(self, saga, owner))
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """As `Store.append`."""
         return self._write(
-            events, lambda: MemoryStore.append(self, saga_id, epoch, expected_seq, events, standing)
+            events,
+            lambda: MemoryStore.append(self, saga_id, epoch, expected_seq, events, standing, created_at),
         )
 
     def _write(self, events: Sequence[Event], write: Callable[[], Done]) -> Done:

@@ -6,7 +6,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 
+from msgspec import structs
+
 from compensate.core import events as e
+from compensate.core.standing import Standing
 from compensate.errors import (
     CorruptLog,
     Fenced,
@@ -274,3 +277,23 @@ async def a_damaged_saga_does_not_hide_the_others(place: Place) -> None:
         assert ids(found) == ["a", "b", "c"]
         assert [type(saga) for saga in found] == [StoredSaga, Damaged, StoredSaga]
         assert [record.id for record in (await store.page()).records] == ["a", "b", "c"]
+
+
+@check
+async def who_wrote_to_a_deleted_saga_writes_nothing_into_a_later_one_with_its_id(place: Place) -> None:
+    """Neither epoch nor seq tell the two apart, and two stores may be open: what `created_at` says is checked."""
+    async with opened(place) as first, opened(place) as second:
+        await done(first.create(structs.replace(new("s"), at=NOW), "one"))
+        await done(second.append("s", 1, 1, saga_event(2, e.SAGA_COMPLETED), Standing("completed"), NOW))
+        await second.delete("s")
+        await done(second.create(structs.replace(new("s"), at=NOW + 1), "two"))
+        await refused(Fenced, lambda: first.append("s", 1, 1, steps(2), RUNNING, NOW))
+        await done(first.release("s", 1, NOW))
+        record = (await first.load("s")).record
+        assert (record.owner, record.last_seq, record.created_at) == ("two", 1, NOW + 1)
+        await done(second.append("s", 1, 1, steps(2), RUNNING, NOW + 1))
+        await refused(Fenced, lambda: first.append("s", 1, 3, steps(4), RUNNING, NOW))
+        await done(second.append("s", 1, 3, steps(4), RUNNING, NOW + 1))
+        assert len(await first.events("s")) == 5
+        await done(second.release("s", 1, NOW + 1))
+        assert (await first.load("s")).record.owner is None

@@ -263,10 +263,10 @@ class Connection:
             "claim_one", saga_id, lambda: at_once(self.server.memory.claim_one(saga_id, owner, now))
         )
 
-    def release(self, saga_id: str, epoch: int) -> Done:
+    def release(self, saga_id: str, epoch: int, created_at: float | None = None) -> Done:
         """As `Store.release`."""
         call = self.server.tape.called("release", saga_id, self.process.name, epoch)
-        return self._write(call, lambda: _none(self.server.memory.release(saga_id, epoch)))
+        return self._write(call, lambda: _none(self.server.memory.release(saga_id, epoch, created_at)))
 
     # -- logs --------------------------------------------------------------
 
@@ -281,14 +281,20 @@ class Connection:
         return self._write(call, apply)
 
     def append(
-        self, saga_id: str, epoch: int, expected_seq: int, events: Sequence[Event], standing: Standing
+        self,
+        saga_id: str,
+        epoch: int,
+        expected_seq: int,
+        events: Sequence[Event],
+        standing: Standing,
+        created_at: float | None = None,
     ) -> Done:
         """As `Store.append`."""
         tape = self.server.tape
         call = tape.called("append", saga_id, self.process.name, epoch, events)
 
         def apply() -> None:
-            self.server.memory.append(saga_id, epoch, expected_seq, events, standing)
+            self.server.memory.append(saga_id, epoch, expected_seq, events, standing, created_at)
             self.server.length[saga_id] = events[-1].seq
 
         return self._write(call, apply)
