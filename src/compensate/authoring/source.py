@@ -18,12 +18,13 @@ from compensate.authoring.impure import is_impure
 from compensate.authoring.tracing import constant
 from compensate.errors import DefinitionError
 
-Kind = Literal["reference", "references", "container", "literal", "baked", "node", "helper", "plain"]
+Kind = Literal["reference", "given", "references", "container", "literal", "baked", "node", "helper", "plain"]
 """What an expression gives while the function is traced.
 
-`reference`: stands for a value to come. `references`: a list or tuple of nothing else. `container`: a list, dict or set
-that is being filled. `literal`: a value written in the source. `baked`: the time or chance of the import. `node`: an
-action or saga, perhaps with settings. `helper`: a nested function that makes nodes.
+`reference`: stands for a value to come. `given`: the same, as the parameter of a nested function that is given nothing
+else. `references`: a list or tuple of nothing else. `container`: a list, dict or set that is being filled. `literal`: a
+value written in the source. `baked`: the time or chance of the import. `node`: an action or saga, perhaps with
+settings. `helper`: a nested function that makes nodes.
 """
 
 Env = dict[str, Kind]
@@ -35,6 +36,7 @@ _SWALLOWING: Final = ("suppress", "fail_after", "move_on_after")
 _FOR_CHECKERS: Final = ("typing", "typing_extensions")
 """Modules whose functions (`assert_type`) do nothing when they are called."""
 
+_TO_COME: Final = ("reference", "given")
 _CONTAINERS: Final = (list, dict, set)
 _BRANCH: Final = (
     "let an action return a bool and use `.when(flag)`, or decide inside an action that takes the value"
@@ -84,7 +86,9 @@ class _Checker:
         self.locals: set[str] = set()
         self.functions: set[str] = set()
         self.silent = 0
-        """Above 0 while a loop's body is walked only to learn what it binds."""
+        """Above 0 while something is walked only to learn from it, as a loop's body for what it binds."""
+
+        self.inner: dict[str, _Inner] = {}
 
     def refuse(self, node: ast.AST, what: str, instead: str) -> None:
         if not self.silent:
@@ -95,10 +99,15 @@ class _Checker:
         arguments = tree.args
         for default in (*arguments.defaults, *(one for one in arguments.kw_defaults if one is not None)):
             self.baked(default, {})
-        names = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        names = _parameters(arguments)
         self.locals = {*names, *_bound(tree)}
         self.functions = {node.name for node in _functions(tree)}
         env: Env = dict.fromkeys(names, "reference")
+        self.inner = _inner(tree)
+        if self.inner:
+            self.silent += 1
+            self.block(tree.body, dict(env))  # what the functions inside are called with
+            self.silent -= 1
         self.block(tree.body, env)
 
     # -- statements --------------------------------------------------------
@@ -252,7 +261,7 @@ class _Checker:
         if isinstance(pattern, ast.MatchAs) and pattern.pattern is None:
             if pattern.name is not None:
                 env[pattern.name] = kind
-        elif kind == "reference":
+        elif kind in _TO_COME:
             self.refuse(
                 pattern,
                 f"`case` looks at {ast.unparse(subject)}, which only stands for a value to come, so it never matches",
@@ -264,14 +273,17 @@ class _Checker:
         if node.decorator_list:
             env[node.name] = "plain"
             return
-        inner = dict(env)
-        arguments = node.args
-        for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-            inner[one.arg] = "plain"
+        inner: Env = {**env, **self.params(node)}
         env[node.name] = inner[node.name] = (
             "helper" if self.first_node(node.body, inner) is not None else "plain"
         )
         self.block(node.body, inner)
+
+    def params(self, node: ast.FunctionDef | ast.Lambda) -> Env:
+        """What the parameters of a function inside stand for, as far as its calls tell."""
+        known = next((one for one in self.inner.values() if one.node is node), None)
+        given = known.always_given() if known is not None and not self.silent else set()
+        return {name: "given" if name in given else "plain" for name in _parameters(node.args)}
 
     def bind(self, target: ast.expr, kind: Kind, env: Env, value: ast.expr | None = None) -> None:
         match target:
@@ -302,13 +314,13 @@ class _Checker:
             case ast.Compare():
                 self.children(node, env)
                 self.identity(node, env)
+                self.type_test(node, env)
             case ast.NamedExpr():
                 self.bind(node.target, self.expression(node.value, env), env, node.value)
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
                 return self.comprehension(node, env)
             case ast.Lambda():
-                inner: Env = {**env, **dict.fromkeys((one.arg for one in node.args.args), "plain")}
-                self.expression(node.body, inner)
+                self.expression(node.body, {**env, **self.params(node)})
             case ast.Call():
                 self.call(node, env)
             case _:
@@ -318,6 +330,8 @@ class _Checker:
     def call(self, node: ast.Call, env: Env) -> None:
         self.expression(node.func, env)
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if isinstance(node.func, ast.Name) and node.func.id in self.inner:
+            self.inner[node.func.id].called(node, lambda value: self.kind(value, env) in _TO_COME)
         for value in values:
             self.expression(value, env)
             if self.makes(node, env) or self.is_constant(node):
@@ -349,7 +363,7 @@ class _Checker:
             if not isinstance(operator, ast.Is | ast.IsNot):
                 continue
             for side in sides[i : i + 2]:
-                if self.kind(side, env) == "reference":
+                if self.kind(side, env) in _TO_COME:
                     always = "False" if isinstance(operator, ast.Is) else "True"
                     self.refuse(
                         node,
@@ -357,6 +371,18 @@ class _Checker:
                         f"{ast.unparse(side)} only stands for a value to come",
                         _BRANCH,
                     )
+
+    def type_test(self, node: ast.Compare, env: Env) -> None:
+        for side in (node.left, *node.comparators):
+            if not isinstance(side, ast.Call) or len(side.args) != 1 or self.resolve(side.func) is not type:
+                continue
+            if self.kind(side.args[0], env) in _TO_COME:
+                self.refuse(
+                    node,
+                    f"`{ast.unparse(node)}` does not see the class of a result: a saga is traced before it runs, so "
+                    f"{ast.unparse(side.args[0])} only stands for a value to come",
+                    _BRANCH,
+                )
 
     def kind(self, node: ast.expr, env: Env) -> Kind:
         """What an expression gives, without looking for mistakes in it."""
@@ -374,14 +400,17 @@ class _Checker:
                 one, other = self.kind(node.body, env), self.kind(node.orelse, env)
                 return one if one == other else "plain"
             case ast.Attribute():
-                if self.kind(node.value, env) == "reference":
-                    return "reference"
+                owner = self.kind(node.value, env)
+                if owner in _TO_COME:
+                    return owner
                 return "node" if self.is_node(node) else "plain"
             case ast.Subscript():
                 inner = self.kind(node.value, env)
                 if inner == "references" and isinstance(node.slice, ast.Slice):
                     return "references"
-                return "reference" if inner in ("reference", "references") else "plain"
+                if inner in _TO_COME:
+                    return inner
+                return "reference" if inner == "references" else "plain"
             case ast.List() | ast.Tuple():
                 parts = [self.kind(one, env) for one in node.elts]
                 return "references" if parts and set(parts) == {"reference"} else "container"
@@ -491,6 +520,77 @@ class _Checker:
             owner = self.resolve(node.value)
             return _UNKNOWN if owner is _UNKNOWN else _attribute(owner, node.attr)
         return _UNKNOWN
+
+
+# -- functions inside ----------------------------------------------------------------
+
+
+class _Inner:
+    """A function inside of which all is known: it has one name, means one thing, and is only called.
+
+    Attributes:
+        node: Where it is made.
+        calls: How many calls of it there are in the source.
+    """
+
+    def __init__(self, node: ast.FunctionDef | ast.Lambda, calls: int) -> None:
+        self.node = node
+        self.calls = calls
+        self._seen: set[int] = set()
+        arguments = node.args
+        self._places = [one.arg for one in (*arguments.posonlyargs, *arguments.args)]
+        late = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        optional = {one.arg for one, default in late if default is not None}
+        optional |= set(self._places[len(self._places) - len(arguments.defaults) :])
+        bound = {
+            one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
+        }
+        outer = {name for one in ast.walk(node) if isinstance(one, ast.Nonlocal) for name in one.names}
+        # A parameter with a default is one that may be left out: what looks at it may ask whether it was.
+        self._given = set(_parameters(arguments)) - optional - (bound & outer)
+
+    def called(self, call: ast.Call, to_come: Callable[[ast.expr], bool]) -> None:
+        """Note a call on the walk."""
+        self._seen.add(id(call))
+        if any(isinstance(one, ast.Starred) for one in call.args):
+            self._given.clear()
+            return
+        values = dict(zip(self._places, call.args, strict=False))
+        values |= {one.arg: one.value for one in call.keywords if one.arg is not None}
+        self._given &= {name for name, value in values.items() if to_come(value)}
+
+    def always_given(self) -> set[str]:
+        """The parameters that every call gives a reference."""
+        return self._given if len(self._seen) == self.calls else set()
+
+
+def _inner(tree: ast.FunctionDef) -> dict[str, _Inner]:
+    """By name: the functions inside that are bound once and are used in no way but by calls of them."""
+    found: dict[str, ast.FunctionDef | ast.Lambda] = {}
+    called: list[str] = []
+    used: list[str] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(decorator_list=[]) if node is not tree:
+                found[node.name] = node
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Lambda() as made):
+                found[name] = made
+            case ast.Call(func=ast.Name(id=name)):
+                called.append(name)
+            case ast.Name(ctx=ast.Load()):
+                used.append(node.id)
+            case _:
+                pass
+    names = list(_bound(tree))
+    return {
+        name: _Inner(node, called.count(name))
+        for name, node in found.items()
+        if names.count(name) == 1 and called.count(name) == used.count(name) > 0
+    }
+
+
+def _parameters(arguments: ast.arguments) -> list[str]:
+    return [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
 
 
 # -- looking things up --------------------------------------------------------------
