@@ -342,6 +342,33 @@ def test_a_refused_helper_has_not_run(tmp_path: Path) -> None:
     assert ran == []
 
 
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("return first(''.join([first(x)]))", "sequence item 0: expected str instance, Reference found"),
+        ("return first(slashed(first(x)))", "sequence item 1: expected str instance, Reference found"),
+    ],
+)
+def test_python_that_refuses_the_type_of_a_reference_is_explained(
+    line: str, cause: str, tmp_path: Path
+) -> None:
+    setup = "def slashed(v):\n    return '/'.join(['a', v])\n"
+    with pytest.raises(DefinitionError) as caught:
+        module_of(tmp_path, setup + line)
+    said = str(caught.value)
+    inside = 1 if "slashed" in line else 2
+    place = (HEADER + "\n\n@saga\ndef one(x: str, y: str = '') -> object:\n").count("\n") + 1 + inside
+    assert f".py:{place}: in saga one: {cause}: a saga is traced before it runs" in said
+    assert "compute it in an action" in said
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert str(caught.value.__cause__) == cause
+
+
+def test_another_type_error_of_a_saga_function_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="expected str instance, int found"):
+        module_of(tmp_path, "return first(''.join([5]))")
+
+
 def test_a_function_without_source_is_not_examined() -> None:
     @action
     async def first(x: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import traceback
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -11,7 +13,7 @@ import msgspec
 from compensate.authoring.signatures import author_line, bare_type, members, subclass_of
 from compensate.codec.values import type_name
 from compensate.core.dag import Path, Ref
-from compensate.errors import DefinitionError
+from compensate.errors import CompensateError, DefinitionError
 
 MARK: Final = "<compensate reference "
 """Begins the `repr` of a reference, so that one that was formatted into a text is noticed when that is stored."""
@@ -118,6 +120,34 @@ class Reference:
 def source_of(value: object) -> Source | None:
     """What a reference stands for; `None` if the value is no reference."""
     return value._compensate_source if type(value) is Reference else None  # pyright: ignore[reportPrivateUsage]
+
+
+def refuse_mistaken(error: TypeError, fn: Callable[..., Any], name: str) -> None:
+    """Say of an error that a saga function raised what it comes from: a reference where a value was expected.
+
+    Python's own functions ask no reference before they refuse its type: `"".join([reference])`.
+
+    Args:
+        error: What was raised while the function was traced.
+        fn: The saga function.
+        name: The saga's name, for messages.
+
+    Raises:
+        DefinitionError: It was about a reference; with the author's line.
+    """
+    own = fn.__code__.co_filename
+    lines = [
+        line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == own
+    ]
+    if (
+        lines
+        and not isinstance(error, CompensateError)
+        and re.search(rf"\b{Reference.__name__}\b", str(error))
+    ):
+        raise DefinitionError(
+            f"{own}:{lines[-1]}: in saga {name}: {error}: a saga is traced before it runs, so a result only stands "
+            f"for a value to come; {_COMPUTE}"
+        ) from error
 
 
 for _doing, _instead, _names in _REFUSED:

@@ -18,7 +18,7 @@ from compensate.authoring.fanning import fan_out
 from compensate.authoring.fitting import check_known
 from compensate.authoring.naming import found_at, refuse_pickling
 from compensate.authoring.placing import DEFAULT, Place, Placed
-from compensate.authoring.refs import source_of
+from compensate.authoring.refs import refuse_mistaken, source_of
 from compensate.authoring.registry import ActionRegistry, actions_of
 from compensate.authoring.showing import page, picture
 from compensate.authoring.signatures import (
@@ -489,7 +489,11 @@ def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
     check_source(fn, name, _makes_node)
     positional = sum(p.kind is not Parameter.KEYWORD_ONLY for p in signature.bare.parameters.values())
     tracer = Tracer()
-    returned = tracer.run(fn, signature.params, positional)
+    try:
+        returned = tracer.run(fn, signature.params, positional)
+    except TypeError as error:
+        refuse_mistaken(error, fn, name)
+        raise
     output = _output(returned, codec, tracer, where)
     dag = Dag(name, tuple(tracer.nodes), tuple(signature.params), output)
     try:
