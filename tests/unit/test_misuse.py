@@ -183,6 +183,26 @@ def test_a_coordinator_that_is_shut_down_says_so_in_every_event_loop() -> None:
         asyncio.run(coordinator.run(plain, 1))
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}/s.db", "file:///{}/files"], indirect=True)
+async def test_a_coordinator_that_is_shut_down_says_so_to_those_who_only_look(url: str) -> None:
+    coordinator = Coordinator(url, sagas=[plain])
+    with pytest.raises(Stopped, match=r"^the coordinator has not begun"):
+        await coordinator.list()
+    async with coordinator:
+        run = await coordinator.start(plain.with_id("s"), 1)
+        assert await run.result() == 1
+    stopped = "the coordinator is shut down; a stored saga is resumed by the next one"
+    with pytest.raises(Stopped, match=f"^{stopped}"):
+        await coordinator.list()
+    for look in (coordinator.get, coordinator.record, coordinator.adopt):
+        with pytest.raises(Stopped, match=f"^saga s: {stopped}"):
+            await look("s")
+    with pytest.raises(Stopped, match=f"^saga s: {stopped}"):
+        await run.status()
+    with pytest.raises(Stopped, match=f"^saga s: {stopped}"):
+        await anext(run.events())
+
+
 async def test_a_fault_that_no_known_saga_can_meet_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     faults = {"give": Inject(), "gvie": Inject()}
     async with Coordinator("memory://", sagas=[sticks, plain], inject=faults):

@@ -56,6 +56,11 @@ _NOT_ASYNC: Final = (
 _END_EVENTS: Final = frozenset({e.SAGA_COMPLETED, e.SAGA_ROLLED_BACK, e.SAGA_STUCK})
 
 
+def _of(saga_id: str) -> str:
+    """Begins a message about a saga, or about none if the id is empty."""
+    return f"saga {saga_id}: " if saga_id else ""
+
+
 class Coordinator:
     """Runs sagas, many at once, each recorded in the store; adopts on entry what others left behind.
 
@@ -450,7 +455,7 @@ class Coordinator:
             Stopped: The coordinator is shutting down.
         """
         self.check_running(saga_id)
-        await self._adopt(await self.asked(saga_id, self.record(saga_id)))
+        await self._adopt(await self.record(saga_id))
         return self.attach(saga_id)
 
     async def _adopt(self, record: SagaRecord) -> None:
@@ -476,17 +481,17 @@ class Coordinator:
     def check_running(self, saga_id: str) -> None:
         """Raise `Stopped` if it is shut down or shutting down, `IllegalRequest` in a foreign event loop."""
         if not self._entered:
-            raise Stopped(f"saga {saga_id}: the coordinator has not begun; use it within `async with`")
+            raise Stopped(f"{_of(saga_id)}the coordinator has not begun; use it within `async with`")
         if not self._open:
             by = f" by {self._signal}" if self._signal else ""
             raise Stopped(
-                f"saga {saga_id}: the coordinator is shut down{by}; a stored saga is resumed by the next one",
+                f"{_of(saga_id)}the coordinator is shut down{by}; a stored saga is resumed by the next one",
                 signal=self._signal,
             )
         self.check_loop(saga_id)
 
     async def asked(self, saga_id: str, work: Awaitable[T]) -> T:
-        """Await what asks the store about a saga.
+        """Await what asks the store about a saga, or about all if the id is empty.
 
         Raises:
             Stopped: The store cannot be asked any more, since the coordinator was closed with it meanwhile.
@@ -501,7 +506,7 @@ class Coordinator:
         """Raise `IllegalRequest` in a foreign event loop."""
         if asyncio.get_running_loop() is not self._loop:
             raise IllegalRequest(
-                f"saga {saga_id}: the coordinator runs in another event loop; nothing was done; call it there, with "
+                f"{_of(saga_id)}the coordinator runs in another event loop; nothing was done; call it there, with "
                 "asyncio.run_coroutine_threadsafe, or use compensate.connect"
             )
 
@@ -519,12 +524,13 @@ class Coordinator:
         Raises:
             SagaNotFound: There is none.
             CorruptLog: Its log is damaged.
+            Stopped: The coordinator is shut down, and its store is closed.
         """
-        return Snapshot(await self.store.load(saga_id))
+        return Snapshot(await self.asked(saga_id, self.store.load(saga_id)))
 
     async def record(self, saga_id: str) -> SagaRecord:
         """How a saga stands, without its log."""
-        return (await self.store.load(saga_id)).record
+        return (await self.asked(saga_id, self.store.load(saga_id))).record
 
     async def list(
         self,
@@ -552,9 +558,10 @@ class Coordinator:
 
         Raises:
             IllegalRequest: `cursor` or `status` is none, or `limit` is below 1.
+            Stopped: The coordinator is shut down, and its store is closed.
         """
         check_page(status, limit)
-        return await self.store.page(status=status, name=name, cursor=cursor, limit=limit)
+        return await self.asked("", self.store.page(status=status, name=name, cursor=cursor, limit=limit))
 
     async def follow(
         self, saga_id: str, after: int = 0, origin: Origin | None = None
@@ -592,7 +599,7 @@ class Coordinator:
     async def wait_for_end(self, saga_id: str, origin: Origin) -> bool:
         """Wait for the end of a saga that runs elsewhere; `False` once it runs here."""
         while True:
-            record = await self.asked(saga_id, self.record(saga_id))
+            record = await self.record(saga_id)
             origin.check(record.created_at)
             if record.status in s.ENDS:
                 return True

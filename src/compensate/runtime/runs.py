@@ -242,7 +242,7 @@ class Run(Generic[T]):
                 fold: Fold = execution.machine
                 exceptions: Mapping[tuple[str, Direction], BaseException] = execution.exceptions
             else:
-                snapshot = await self._coordinator.asked(self.id, self._coordinator.get(self.id))
+                snapshot = await self._coordinator.get(self.id)
                 self._origin.check(snapshot.record.created_at)
                 fold = snapshot.fold
                 exceptions = {}
