@@ -160,7 +160,7 @@ async def test_whoever_runs_it_a_stuck_saga_is_an_error_with_nodes_reasons_and_c
     assert (stuck.saga, stuck.definition, stuck.node) == ("ann", "welcome", "open_account")
     assert stuck.nodes == ("open_account",)
     assert stuck.choices == {"open_account": ("retry", "skip", "resolve")}
-    assert "there is money on it" in stuck.reason
+    assert stuck.reason == "open_account: Permanent: there is money on it [31m"
     for record in heard.records:
         assert record.saga == "ann"
         assert record.owner

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 from compensate.core import events as e
 from compensate.core.events import Event
 from compensate.core.log import Fold
+from compensate.core.names import short_reason
 from compensate.errors import CompensateError
 from compensate.runtime.endings import because, first_failure, stuck_words
 
@@ -261,7 +262,7 @@ def _stuck(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
     return words, {
         "node": first,
         "nodes": tuple(node.node for node in data.nodes),
-        "reason": "; ".join(f"{node.node}: {node.reason}" for node in data.nodes),
+        "reason": "; ".join(f"{node.node}: {short_reason(node.reason)}" for node in data.nodes),
         "choices": {node.node: node.choices for node in data.nodes},
     }
 
