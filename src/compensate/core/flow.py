@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from copy import copy
 from heapq import heappush
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, Self, TypeAlias, cast
 
 from compensate.core import events as e
 from compensate.core import states as s
@@ -90,6 +91,27 @@ class Flow:
         self._taken: set[int] = set()
         self._lingering: set[int] = set()
         self._held: set[int] = set()
+
+    # -- a plan that grows -------------------------------------------------
+
+    def take_up(self) -> None:
+        """Take up the nodes that were added to the plan; none of them has started."""
+        known = len(self.state)
+        added = len(self.plan.names) - known
+        pending: list[s.NodeState] = [s.PENDING]
+        self.state.extend(pending * added)
+        self.output.extend([None] * added)
+        self.attempt.extend([0] * added)
+        self._queued.extend(bytes(added))
+        self._missing.extend(self.plan.missing[known:])
+
+    def sketch(self) -> Self:
+        """A copy to look ahead on: its plan may grow, and it takes no events."""
+        other = copy(self)
+        other.plan = self.plan.copy()
+        other.state, other.output, other.attempt = self.state[:], self.output[:], self.attempt[:]
+        other._queued, other._missing = self._queued[:], self._missing[:]
+        return other
 
     # -- forward -----------------------------------------------------------
 

@@ -318,14 +318,7 @@ class Fold(Flow):
             self._own_plan = True
         count = cast(e.Expanded, event.data).count
         self.plan.expand(i, count)
-        known = len(self.state)
-        added = len(self.plan.names) - known
-        pending: list[s.NodeState] = [s.PENDING]
-        self.state.extend(pending * added)
-        self.output.extend([None] * added)
-        self.attempt.extend([0] * added)
-        self._queued.extend(bytes(added))
-        self._missing.extend(self.plan.missing[known:])
+        self.take_up()
         self._missing[i] += count
         self._complete(begin)
 

@@ -284,21 +284,35 @@ class Plan:
 
     def _add_subsagas(self, node: SubsagaNode, end: int, count: int) -> range:
         """One subsaga after the other; all take the same number of nodes in the same order."""
-        begin, path, scope = self.partner[end], self.names[end], self.scopes[end]
+        path = self.names[end]
         first = len(self.names)
         for position in range(count):
             name = element(path, position)
-            inner = self._add_subsaga(node, name, scope)
-            self.index[name] = inner.end
-            self.fan[inner.end] = end
-            self._edge(begin, inner.begin)
-            self._edge(inner.end, end)
-            self._lay(inner)
+            self.index[name] = self._add_element(node, name, end).end
         self._count_edges()
         self.missing[end] += count
         size = (len(self.names) - first) // count if count else 1
         elements = self.elements[end] = range(first + 1, len(self.names) + 1, size)
         return elements
+
+    def _add_element(self, node: SubsagaNode, path: str, end: int) -> Scope:
+        inner = self._add_subsaga(node, path, self.scopes[end])
+        self.fan[inner.end] = end
+        self._edge(self.partner[end], inner.begin)
+        self._edge(inner.end, end)
+        self._lay(inner)
+        return inner
+
+    def stand_in(self, end: int) -> int:
+        """Add one subsaga for all that a fan-out will have, under its own path; returns its end bracket.
+
+        For looking ahead: a plan that has one is not run.
+        """
+        node = self.specs[end]
+        assert isinstance(node, SubsagaNode)
+        inner = self._add_element(node, self.names[end], end)
+        self._count_edges()
+        return inner.end
 
     # -- looking -----------------------------------------------------------
 

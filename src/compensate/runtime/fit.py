@@ -15,7 +15,7 @@ code that has not changed always fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -39,6 +39,7 @@ from compensate.core.dag import (
     SubsagaNode,
     Value,
     action_nodes,
+    each_of,
 )
 from compensate.core.log import Fold
 from compensate.core.plan import ACTION, BEGIN, CONSTANT, END, FAN_END, Scope
@@ -111,6 +112,8 @@ class _Check:
         self.values = Values(fold)
         self._seen: set[tuple[int, int]] = set()
         self._cut: dict[int, bool] = {}
+        self._stand_ins: dict[int, int] = {}
+        """By end bracket of a fan-out of sagas whose items are not known yet: the one that stands for its elements."""
 
     def misfits(self) -> Iterator[Misfit]:
         """All of them, in the order of the plan."""
@@ -130,6 +133,7 @@ class _Check:
 
     def _forward(self, waiting: set[int]) -> Iterator[Misfit]:
         """`waiting`: nodes that an operator has to decide about first."""
+        self._look_ahead()
         fold, plan = self.fold, self.plan
         undone = not fold.pivot_passed
         beyond = self._beyond_a_pivot() if undone else set[int]()
@@ -171,6 +175,43 @@ class _Check:
             elif state == s.FAILED and undo == "unknown" and not cast(e.Failed, fold.errors[i]).clean:
                 yield from self._undo(i, without_output=True)
 
+    def _look_ahead(self) -> None:
+        """Lay out the fan-outs of sagas that are still to come, on a copy, to look at their nodes as at others.
+
+        Where the items are recorded there is a subsaga for each. Else one stands for all: what is said of its item is
+        said of each.
+        """
+        open_ = self._unexpanded(0)
+        if not open_:
+            return
+        fold = self.fold = self.fold.sketch()
+        plan = self.plan = fold.plan
+        self.values = Values(fold)
+        while open_:
+            end = open_.pop()
+            if self._passed_over(end):
+                continue
+            known = len(plan.names)
+            try:
+                count = len(self.values.items(end))
+            except (CompensateError, LookupError):
+                self._stand_ins[end] = plan.stand_in(end)
+            else:
+                plan.expand(end, count)
+            fold.take_up()
+            open_ += self._unexpanded(known)
+
+    def _unexpanded(self, since: int) -> list[int]:
+        """End brackets of the fan-outs of sagas, from index `since` on, that have no elements yet; the last first."""
+        plan, state = self.plan, self.fold.state
+        return [
+            i
+            for i in range(len(plan.names) - 1, since - 1, -1)
+            if plan.kinds[i] == FAN_END
+            and isinstance(plan.specs[i], SubsagaNode)
+            and state[plan.partner[i]] == s.PENDING
+        ]
+
     def _beyond_a_pivot(self) -> set[int]:
         """The nodes that start only after a pivot has completed, so that they are never undone."""
         plan = self.plan
@@ -189,12 +230,14 @@ class _Check:
         )
 
     def _begins(self, i: int) -> Iterator[int]:
-        """The node (of brackets the begin), and the begin bracket of every subsaga around it."""
+        """The node (of brackets the begin), and the begin bracket of every subsaga and fan-out around it."""
         plan = self.plan
         yield plan.partner[i] if plan.kinds[i] in (END, FAN_END) else i
         scope = plan.scopes[i]
         while scope.parent is not None:
             yield scope.begin
+            if plan.fan[scope.end] >= 0:
+                yield plan.partner[plan.fan[scope.end]]
             scope = scope.parent
 
     def _passed_over(self, i: int) -> bool:
@@ -243,21 +286,23 @@ class _Check:
         flag = self._flag(begin)
         where = f"its `when`{_source(spec.when)}"
         if flag is _NOT_YET:
-            reason = self._expr(spec.when, self.plan.scopes[begin], (), bool, None)
+            as_it_is = None if self.fold.pivot_passed else _codec(Any)
+            reason = self._expr(spec.when, self.plan.scopes[begin], (), bool, as_it_is)
             if reason:
                 yield self._misread(begin, f"{where}: {reason}")
         elif not isinstance(flag, bool) and self.fold.pivot_passed:
             yield self._misread(begin, f"{where}: {flag!r} is there; a true or false was expected")
 
     def _fan(self, end: int, undone: bool) -> Iterator[Misfit]:
-        """A fan-out whose size is not known yet: of each element's action."""
+        """A fan-out that is still to be done: its items, and each element's action; subsagas are looked at by node."""
         spec = self.plan.specs[end]
         if isinstance(spec, SubsagaNode):
-            for path, inner in action_nodes(spec.dag):
-                needs = self.bindings.needs(inner)
-                reason = needs.lack or (needs.undo_lack or needs.none_lack if undone else "")
-                if reason:
-                    yield Misfit(f"{self.plan.names[end]}/{path}", reason, _BRING_BACK)
+            assert spec.each is not None
+            if self.fold.state[self.plan.partner[end]] != s.PENDING:
+                return
+            reason = self._items(end, spec.each.items, _codec(Any))
+            if reason:
+                yield self._misread(end, f"its items{_source(spec.each.items)}: {reason}")
             return
         spec = self.plan.action(end)
         needs = self.bindings.needs(spec)
@@ -361,6 +406,13 @@ class _Check:
 
     def _data(self, data: bytes, path: Path, wanted: Any, codec: TypeCodec[Any] | None) -> str:
         """What is wrong with a recorded value that is to be read as `wanted`."""
+        for at, step in enumerate(path):
+            if step is EACH:
+                try:
+                    items = r.split(r.select(data, path[:at]))
+                except CompensateError:
+                    return ""  # no list: said of the fan-out itself
+                return _first(self._data(item, path[at + 1 :], wanted, codec) for item in items)
         try:
             (codec or _codec(wanted)).decode(r.select(data, path))
         except DefinitionError:
@@ -388,6 +440,9 @@ class _Check:
         parts = dict[str | int, Expr](
             enumerate(expr.items) if isinstance(expr, Items) else expr.fields.items()
         )
+        if path and path[0] is EACH:
+            each = parts.values() if isinstance(expr, Items) else ()
+            return _first(self._expr(part, scope, path[1:], wanted, codec) for part in each)
         if path:
             part = parts.get(path[0])
             return "" if part is None else self._expr(part, scope, path[1:], wanted, codec)
@@ -412,11 +467,22 @@ class _Check:
         given = scope.inputs.get(str(path[0])) if path else None  # an element's item is given by its fan-out
         if given is not None:
             return self._expr(given, scope.parent, path[1:], wanted, codec)
+        fan = self.plan.fan[scope.end]
+        if path and fan in self._stand_ins:
+            each = each_of(self.plan.specs[fan])
+            assert each is not None
+            return self._expr(each.items, scope.parent, (EACH, *path[1:]), wanted, codec)
         try:
             data = self.values.resolve(Ref(PARAMS, path[:1]), scope)
         except (CompensateError, LookupError):
-            return ""
+            return "" if path else self._params(scope, wanted)
         return self._data(data, path[1:], wanted, codec)
+
+    def _params(self, scope: Scope, wanted: Any) -> str:
+        """The same of all params of an element at once, which are not all there."""
+        names = scope.dag.params
+        whole = Fields({name: Ref(PARAMS, (name,)) for name in names})
+        return self._expr(whole, scope, (), wanted, None)
 
     def _output(self, j: int, path: Path, wanted: Any, codec: TypeCodec[Any] | None) -> str:
         """The same of the output of node `j`."""
@@ -443,20 +509,27 @@ class _Check:
         plan = self.plan
         if self.fold.state[end] == s.COMPLETED:
             return self._data(self.values.output(end), path, wanted, codec)
-        elements = plan.elements.get(end, range(0))
-        if path:
-            position = path[0]
-            if isinstance(position, int) and position < len(elements):
-                return self._output(elements[position], path[1:], wanted, codec)
-        else:
-            tp = type_at(wanted, (0,))
-            for j in elements:
-                reason = "" if tp is ABSENT else self._output(j, (), tp, None)
-                if reason:
-                    return reason
+        elements: Sequence[int] = plan.elements.get(end, ())
+        if end in self._stand_ins:
+            elements = (self._stand_ins[end],)
         spec = plan.specs[end]
-        if not isinstance(spec, ActionNode):
-            return ""
+        reason = ""
+        if not path:
+            reason = clash(list[Any], wanted)
+            parts = [type_at(wanted, (position,)) for position in range(len(elements))]
+            reason = reason or _first(
+                "" if tp is ABSENT else self._output(j, (), tp, None)
+                for j, tp in zip(elements, parts, strict=True)
+            )
+        elif path[0] is EACH:
+            reason = _first(self._output(j, path[1:], wanted, codec) for j in elements)
+        elif isinstance(path[0], int):
+            if end in self._stand_ins:
+                return self._output(elements[0], path[1:], wanted, codec)
+            if path[0] < len(elements):
+                return self._output(elements[path[0]], path[1:], wanted, codec)
+        if reason or not isinstance(spec, ActionNode):
+            return reason
         return self._to_come(spec, path, wanted, many=True)
 
     def _to_come(self, spec: ActionNode, path: Path, wanted: Any, *, many: bool = False) -> str:
@@ -473,6 +546,20 @@ class _Check:
             )
         reason = clash(given, wanted)
         return f"action {action.name!r} now returns what does not fit there: {reason}" if reason else ""
+
+
+class _Each(int):
+    """The step from a list to each of its items, which are not known one by one; in a type as good as the first."""
+
+    def __str__(self) -> str:
+        return "each"
+
+
+EACH: Final = _Each(0)
+
+
+def _first(reasons: Iterable[str]) -> str:
+    return next(filter(None, reasons), "")
 
 
 def _codec(tp: Any) -> TypeCodec[Any]:
