@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import inspect as mi
@@ -279,13 +279,18 @@ def _encode_at(compiled: _Compiled, where: str) -> Callable[[Any], bytes]:
     return encode_checked
 
 
+BRING_BACK: Final = (
+    "bring back code that reads them (a new field needs a default, a removed name must stay readable)"
+)
+"""What to do about data that do not decode; the end of the message."""
+
+
 def _decode_at(compiled: _Compiled, where: str) -> Callable[[bytes], Any]:
     quick, constrain = compiled.decode, compiled.constrain
 
     def failed(error: Exception) -> DeserializeFailed:
         failed = DeserializeFailed(
-            f"{where}: stored data do not decode as `{type_name(compiled.tp)}`: {error}; bring back code that "
-            "reads them (a new field needs a default, a removed name must stay readable)"
+            f"{where}: stored data do not decode as `{type_name(compiled.tp)}`: {error}; {BRING_BACK}"
         )
         failed.__cause__ = error
         return failed

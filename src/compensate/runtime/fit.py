@@ -24,7 +24,7 @@ from compensate.authoring.signatures import misfit as clash
 from compensate.authoring.steps import ABSENT, clash_of_parts, type_at
 from compensate.codec import TypeCodec, type_codec
 from compensate.codec import records as r
-from compensate.codec.values import type_name
+from compensate.codec.values import BRING_BACK, type_name
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.dag import (
@@ -92,7 +92,7 @@ def require(bindings: Bindings) -> None:
     bindings.sound = True
 
 
-_BRING_BACK: Final = (
+_RUN_FORMER: Final = (
     "run code that has it, under the name and with the parameters and undo of the stored dag, until these sagas have "
     "ended"
 )
@@ -326,7 +326,7 @@ class _Check:
         try:
             items = r.split(self.values.resolve(expr, scope))
         except CompensateError as error:  # no list: as of a flag that is none
-            return str(error) if self.fold.pivot_passed else ""
+            return _said(error) if self.fold.pivot_passed else ""
         for position, item in enumerate(items):
             reason = self._data(item, (), codec.type, codec)
             if reason:
@@ -368,7 +368,7 @@ class _Check:
         try:
             item.decode(self.values.data(item, bound, i))
         except CompensateError as error:
-            return str(error)
+            return _said(error)
         return ""
 
     def _undo(self, i: int, *, without_output: bool) -> Iterator[Misfit]:
@@ -397,7 +397,7 @@ class _Check:
             yield from self._inputs(i)  # `ctx.inputs`
 
     def _lacking(self, i: int, reason: str) -> Misfit:
-        return Misfit(self.plan.names[i], reason, _BRING_BACK)
+        return Misfit(self.plan.names[i], reason, _RUN_FORMER)
 
     def _misread(self, i: int, reason: str) -> Misfit:
         return Misfit(self.plan.names[i], reason, _READ)
@@ -418,7 +418,7 @@ class _Check:
         except DefinitionError:
             return ""  # a part of a type that cannot stand alone
         except CompensateError as error:
-            return str(error)
+            return _said(error)
         return ""
 
     def _expr(self, expr: Expr, scope: Scope, path: Path, wanted: Any, codec: TypeCodec[Any] | None) -> str:
@@ -560,6 +560,11 @@ EACH: Final = _Each(0)
 
 def _first(reasons: Iterable[str]) -> str:
     return next(filter(None, reasons), "")
+
+
+def _said(error: CompensateError) -> str:
+    """What an error says, without its advice: a misfit has its own."""
+    return str(error).removesuffix(f"; {BRING_BACK}")
 
 
 def _codec(tp: Any) -> TypeCodec[Any]:
