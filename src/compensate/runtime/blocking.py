@@ -195,6 +195,7 @@ class Connection:
                 with suppress(concurrent.futures.InvalidStateError):  # it is done
                     future.set_exception(self._stopped())
             loop.close()
+            self.coordinator.loop_closed()
 
     def _complete(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = loop.create_task(coroutine)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, overload
 
@@ -31,7 +29,7 @@ from compensate.errors import (
 )
 from compensate.runtime import log, signals, verbs
 from compensate.runtime.adoption import Adoption
-from compensate.runtime.calls.threads import Countdown, WorkerPool
+from compensate.runtime.calls.threads import Straggler, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.execution import Execution
 from compensate.runtime.host import Host
@@ -264,7 +262,7 @@ class Coordinator:
             if self._catch is not None:
                 rest.callback(self._catch.close)
             rest.push_async_callback(self.store.close)
-            rest.push_async_callback(self._leave)
+            rest.push_async_callback(self._host.leave)
             # What still waits for a thread must not begin now: its saga will be run by others.
             rest.callback(self._pool.shutdown, wait=False, cancel_futures=True)
             await self._host.stop(self._drain)
@@ -273,26 +271,11 @@ class Coordinator:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-    async def _leave(self) -> None:
-        """Release all sagas but those whose functions still run in a thread here: no other process may touch them yet.
-
-        They stay owned until their threads have ended, or the process has.
-        """
-        running = {job: saga_id for job, saga_id in self._setting.left_behind.items() if not job.over}
-        kept = sorted(set(running.values()))
-        await self.store.leave(self.owner, keep=kept)
-        if not kept:
-            return
-        shown = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
-        log.write(
-            logging.WARNING,
-            f"coordinator {self.owner}: closed while functions of {len(kept)} sagas still run in threads ({shown}); "
-            "it owns these sagas until those functions have ended",
-            owner=self.owner,
-        )
-        left = Countdown(len(running), partial(self.store.retire, self.owner))
-        for job in running:
-            job.watch(left.one_less)
+    def loop_closed(self) -> None:
+        """Its event loop is gone, and the coroutines that still ran in it are as well; functions in threads are not."""
+        for one in list(self._setting.left_behind):
+            if isinstance(one, Straggler):
+                one.end()
 
     async def serve(self) -> None:
         """Run sagas until a signal of `stop_on` (or SIGTERM, SIGINT if none is named) arrives, then drain.

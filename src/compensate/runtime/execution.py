@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Coroutine
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from compensate.codec import records as r
@@ -29,6 +30,7 @@ from compensate.errors import (
 from compensate.runtime import stretch
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls.invoke import Caller
+from compensate.runtime.calls.threads import Job, Straggler
 from compensate.runtime.crew import Crew
 from compensate.runtime.setting import Setting
 from compensate.runtime.slots import Holder
@@ -374,6 +376,31 @@ class Execution(Writing):
             self.caller.expire(self.place)
             self._driver.cancel()
         self.crew.abandon()
+
+    def outlast(self) -> None:
+        """Know of what was cancelled and goes on all the same.
+
+        Until it has ended its node is neither run again nor undone, and nobody else may have the saga (S3).
+        """
+        running = dict(self.crew.running)
+        if self.place >= 0:
+            running[self.place] = self._driver
+        for i, task in running.items():
+            if task is not None and not task.done() and i not in self.machine.lingering:
+                self.machine.linger(i)
+                straggler = Straggler(task)
+                self.setting.left_behind[straggler] = self.id
+                straggler.watch(partial(self.has_ended, straggler, i))
+
+    def has_ended(self, what: Job | Straggler, i: int) -> None:
+        """What was left behind of node `i` has ended; whoever drives the saga here now is told."""
+        self.setting.left_behind.pop(what, None)
+        last = self
+        while last.heir is not None:
+            last = last.heir
+        last.machine.landed(i)
+        if not last.stopping:
+            last.wake()
 
     def forsake(self) -> None:
         """The saga is given up. If something runs yet, or waits to be written: nothing more is written here."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
@@ -31,7 +32,7 @@ from compensate.errors import (
 )
 from compensate.runtime import log, trace, verbs
 from compensate.runtime.bindings import Bindings
-from compensate.runtime.calls.threads import WorkerPool
+from compensate.runtime.calls.threads import Countdown, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
 from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.execution import Execution
@@ -48,6 +49,8 @@ V = TypeVar("V")
 OWNER = "executor"
 THREADS: Final = 32
 """How many plain functions an executor runs at once, unless it is given a pool."""
+_LEASE: Final = 60.0
+"""Seconds between joining and leaving at most; who has left for its threads' sake is alive without a lease."""
 
 
 class SagaExecutor(Generic[T]):
@@ -316,11 +319,28 @@ class SagaExecutor(Generic[T]):
             await asyncio.wait(running)
 
     async def _release(self, execution: Execution) -> None:
-        """The saga was cut off, and the process lives: what ends from here on is no death."""
+        """The saga was cut off, and the process lives: what ends from here on is no death.
+
+        While a function of it still runs in a thread, it is owned: others would undo or run again what is not over.
+        """
         with suppress(CompensateError):
             done = self.store.release(self.id, execution.machine.epoch, execution.created_at)
             if done is not None:
                 await done
+            jobs = [
+                job
+                for job, saga_id in self._setting.left_behind.items()
+                if saga_id == self.id and not job.over
+            ]
+            if not jobs:
+                return
+            now = self._setting.clock.now()
+            await self.store.join(self._owner, now, _LEASE)
+            await self.store.claim_one(self.id, self._owner, now)
+            await self.store.leave(self._owner, keep=[self.id])
+            left = Countdown(len(jobs), partial(self.store.retire, self._owner))
+            for job in jobs:
+                job.watch(left.one_less)
 
     def _decode(self, data: bytes) -> T:
         saga = self.saga

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -27,7 +29,9 @@ from compensate.errors import (
     Unavailable,
     UnsupportedVersion,
 )
+from compensate.runtime import log
 from compensate.runtime.bindings import Bindings
+from compensate.runtime.calls.threads import Countdown
 from compensate.runtime.execution import Change, Execution
 from compensate.runtime.fit import Misfit, misfit, require
 from compensate.runtime.inject import Faults, Inject, joined
@@ -74,6 +78,8 @@ class Host:
         """Sagas that ran here until somebody else adopted them."""
         self.faults: dict[str, Mapping[str, Inject]] = {}
         """Faults that were ordered for one saga, by its id. They hold as long as this host does, and are not stored."""
+        self._cuts: Counter[str] = Counter()
+        """By saga: how often in a row its task was cancelled here, and by none of us."""
         self.exits: dict[str, BaseException] = {}
         """By saga: the `SystemExit` or `KeyboardInterrupt` that one of its actions or undos raised here."""
         self.stopping = False
@@ -263,7 +269,9 @@ class Host:
             execution = self._fold(stored, epoch, old)
             self._adopting.add(execution)
             machine = execution.machine
-            owed = self._prepare(execution, change, died=stored.died)
+            # Who cancels its own task each time it runs would go on so for ever: at some point that counts as a death.
+            died = stored.died or self._cuts[saga_id] >= self.crashes
+            owed = self._prepare(execution, change, died=died)
             if machine.status in s.ENDS:
                 if machine.unsaved:
                     await execution.save()  # an end releases the saga
@@ -309,6 +317,7 @@ class Host:
             task.cancel()
         if ends:
             await asyncio.wait(ends, timeout=_RETIREMENT)
+            old.outlast()
 
     def _prepare(self, execution: Execution, change: Change | None, *, died: bool) -> bool:
         """Bring a saga just folded up to date; returns whether `change` has to be asked again later."""
@@ -409,7 +418,9 @@ class Host:
             execution.holder = Holder(self.setting.slots, lambda: execution.place >= 0)
             HOLDER.set(execution.holder)
         try:
-            return await execution.drive()
+            status = await execution.drive()
+            self._cuts.pop(execution.id, None)
+            return status
         except Fenced as error:
             what = f"saga {execution.id}: somebody else has adopted it; it is left to them"
             self.setting.report(what, error, saga=execution.id, epoch=execution.machine.epoch)
@@ -435,6 +446,7 @@ class Host:
                 # Somebody else cancelled it, perhaps its own action: it goes on at the next look.
                 what = f"saga {execution.id}: it was cut off, and will be gone on with"
                 self.setting.report(what, error, saga=execution.id, epoch=execution.machine.epoch)
+                self._cuts[execution.id] += 1
                 self.orphans.add(execution.id)
                 self._leave(execution)
             raise
@@ -473,6 +485,8 @@ class Host:
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=_RETIREMENT)
+        for execution in {*executions, *self.live.values()}:
+            execution.outlast()
         self._stopped = True
         # Actions that do not react to their cancellation, requests that wait for a store that fails, starts whose
         # insert is under way: who waits for one of them is answered now.
@@ -483,6 +497,27 @@ class Host:
             if error is not None:
                 name = task.get_name()
                 self.setting.report(f"{name}: it stopped", error, saga=name.removeprefix("saga "))
+
+    async def leave(self) -> None:
+        """Release all sagas but those whose functions still run here: no other process may touch them yet.
+
+        They stay owned until those functions have ended, or the process has.
+        """
+        running = {job: saga_id for job, saga_id in self.setting.left_behind.items() if not job.over}
+        kept = sorted(set(running.values()))
+        await self.setting.store.leave(self.owner, keep=kept)
+        if not kept:
+            return
+        shown = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
+        log.write(
+            logging.WARNING,
+            f"coordinator {self.owner}: closed while functions of {len(kept)} sagas still run ({shown}); "
+            "it owns these sagas until those functions have ended",
+            owner=self.owner,
+        )
+        left = Countdown(len(running), partial(self.setting.store.retire, self.owner))
+        for job in running:
+            job.watch(left.one_less)
 
 
 def _heard(task: asyncio.Task[Any]) -> None:

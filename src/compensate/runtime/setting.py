@@ -10,7 +10,7 @@ from typing import Any
 from compensate.authoring import Action
 from compensate.core.events import Event
 from compensate.errors import DefinitionError, IllegalRequest
-from compensate.runtime.calls.threads import Job
+from compensate.runtime.calls.threads import Job, Straggler
 from compensate.runtime.clock import Clock, SteadyClock
 from compensate.runtime.inject import Inject, checked
 from compensate.runtime.log import Report
@@ -114,5 +114,5 @@ class Setting:
         self.observers = observers
         self.inject = checked("inject=", inject)
         self.report = report
-        self.left_behind: dict[Job, str] = {}
-        """Plain functions that still run though nothing waits for them any more, with the ids of their sagas."""
+        self.left_behind: dict[Job | Straggler, str] = {}
+        """What still runs though nothing waits for it any more, with the ids of its sagas."""

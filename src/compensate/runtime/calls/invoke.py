@@ -368,12 +368,7 @@ class Caller:
                 f"{where}: its function, which was left running in a thread, has ended",
                 **fields,
             )
-            execution.setting.left_behind.pop(job, None)
-            last = execution
-            while last.heir is not None:
-                last = last.heir
-            last.machine.landed(call.i)
-            last.wake()
+            execution.has_ended(job, call.i)
 
         future.add_done_callback(landed)
 

@@ -104,9 +104,9 @@ def outcome(error: BaseException, how: Circumstances) -> Outcome:
     if how.cancelled and isinstance(error, CancelledError):
         return CUT_OFF
     if how.cancelled and not late and _comes_from(error, (CancelledError,)):
-        if not any(_is_of_task_group(one) for one in _chain(error)):
-            return CUT_OFF
-        late = "cancelled"  # a task group cancels its own tasks too: nobody can tell who it was
+        # Nobody can tell who cancelled: task groups and time limits of the action's own do it too. To take it for a
+        # cancellation from outside would have the same code run again for ever.
+        late = "cancelled"
     info = error_info(error)
     classes = tuple(kinds(part) for part in parts)
     final = any(isinstance(part, Permanent) for part in parts)
@@ -169,12 +169,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if isinstance(one, BaseExceptionGroup):
             open_.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
         open_ += (one.__cause__, one.__context__)
-
-
-def _is_of_task_group(error: BaseException) -> bool:
-    """Whether a task group has raised it, of asyncio or of a library on top."""
-    traceback = error.__traceback__ if isinstance(error, BaseExceptionGroup) else None
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    module = "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__"))
-    return module.partition(".")[0] in ("asyncio", "anyio")

@@ -6,6 +6,7 @@ keeps the process for ever, and a thread that hangs keeps its place, so that a f
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -200,6 +201,36 @@ class Job:
                 self._watchers.append(watcher)
                 return
         watcher()
+
+
+class Straggler:
+    """A coroutine that goes on after its task was cancelled; what `Job` is for plain functions.
+
+    Args:
+        task: In which it runs.
+    """
+
+    __slots__ = ("_watchers", "over")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.over = False
+        """Whether it has ended, or cannot go on because its event loop is gone."""
+        self._watchers: list[Callable[[], None]] = []
+        task.add_done_callback(lambda _: self.end())
+
+    def end(self) -> None:
+        """It has ended. Safe to call twice."""
+        self.over = True
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` when it has ended; at once if it has."""
+        if self.over:
+            watcher()
+        else:
+            self._watchers.append(watcher)
 
 
 class Countdown:
