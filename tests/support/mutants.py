@@ -19,6 +19,7 @@ CORE = "src/compensate/core/"
 RUNTIME = "src/compensate/runtime/"
 OUTCOMES = RUNTIME + "calls/outcomes.py"
 INVOKE = RUNTIME + "calls/invoke.py"
+RESULTS = RUNTIME + "calls/results.py"
 STORES = "src/compensate/stores/"
 MACHINE_TESTS = (
     "tests/unit/test_machine_rollback.py",
@@ -256,10 +257,17 @@ MUTANTS = (
     ),
     Mutant(
         "awaitable of an undo thrown away",
-        INVOKE,
-        "        if not inspect.isawaitable(result):\n            return\n",
-        "        return\n",
+        RESULTS,
+        "        if not inspect.isawaitable(result):\n",
+        "        if True:\n",
         OUTCOME_TESTS,
+    ),
+    Mutant(
+        "work that an undo returned and nobody has done counts as done",
+        RESULTS,
+        "            _refuse_what_has_not_run(result)\n",
+        "",
+        ("tests/unit/test_undo_results.py",),
     ),
     Mutant(
         "unstorable output learned by running again",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import inspect
 import logging
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from compensate.authoring import Ctx
 from compensate.codec import type_codec
@@ -18,8 +16,9 @@ from compensate.core.names import Direction
 from compensate.errors import CompensateError, InjectedError, Permanent, SerializeFailed, Unknown
 from compensate.runtime import log
 from compensate.runtime.bindings import Bound
-from compensate.runtime.calls.contexts import call_in_copy, in_context, unchanged
+from compensate.runtime.calls.contexts import call_in_copy, unchanged
 from compensate.runtime.calls.outcomes import CUT_OFF, Circumstances, Outcome, outcome, program_end
+from compensate.runtime.calls.results import see_through
 from compensate.runtime.calls.threads import Job
 from compensate.runtime.failures import error_info
 from compensate.runtime.inject import NOTHING as NO_FAULT
@@ -181,7 +180,7 @@ class Caller:
             if bound.undo_link is not None and not execution.inject and unchanged(base):
                 result = await bound.undo_link(output)
                 if result is not None:
-                    await _see_through(result, base.copy())
+                    await see_through(result, base.copy())
             else:
                 call = self._calls[i] = Call(self, i, bound, "undo", base)
                 await self._undo(call, attempt, bound, output)
@@ -271,7 +270,7 @@ class Caller:
         for _ in range(inject.repeat_undo):
             result = await self._call(call, action.undo_fn, action.undo_is_async, seconds, args, {})
             if result is not None:
-                await self._limited(call, _see_through(result, call.base.copy()), seconds)
+                await self._limited(call, see_through(result, call.base.copy()), seconds)
 
     def _inject(self, i: int) -> Inject:
         return self.execution.inject.get(self.execution.machine.plan.names[i], NO_FAULT)
@@ -371,20 +370,6 @@ class Caller:
             execution.has_ended(job, call.i)
 
         future.add_done_callback(landed)
-
-
-async def _see_through(result: Any, context: Context) -> None:
-    """Await what an undo returned, such as the coroutine of a client's method that the undo did not await itself."""
-    while result is not None:
-        if isinstance(result, concurrent.futures.Future):
-            result = asyncio.wrap_future(cast("concurrent.futures.Future[object]", result))
-        elif inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise TypeError(
-                "the undo returned a generator, of which nothing has run; iterate over it in the undo, or return None"
-            )
-        if not inspect.isawaitable(result):
-            return
-        result = await in_context(result, context)
 
 
 def _current_task() -> asyncio.Task[Any] | None:
