@@ -386,3 +386,29 @@ def test_what_setup_raises_is_passed_on() -> None:
 
     with pytest.raises(ConnectionError, match="no world today"):
         prove_saga(payment, {"cents": 7}, setup=fresh)
+
+
+async def _undo_later(ctx: Ctx[FakeWorld]) -> None:
+    ctx.deps.undo(ctx.do_key)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_an_undo_returns_is_awaited_as_the_runtime_does(is_async: bool) -> None:
+    @action
+    async def reserve(ctx: Ctx[FakeWorld], item: str) -> str:
+        return str(ctx.deps.apply(ctx.key, item))
+
+    async def release_async(ctx: Ctx[FakeWorld], item: str | None) -> Any:
+        return _undo_later(ctx)
+
+    def release(ctx: Ctx[FakeWorld], item: str | None) -> Any:
+        return _undo_later(ctx)
+
+    undo: Any = release_async if is_async else release
+    reserve.undo(unknown=True)(undo)
+
+    @saga
+    def reserved(item: str) -> str:
+        return reserve(item)
+
+    prove_saga(reserved, {"item": "a"}, world=FakeWorld())  # raises if it is not proven

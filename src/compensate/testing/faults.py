@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Generator, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
@@ -20,6 +21,7 @@ from compensate.core import events as e
 from compensate.core.dag import ActionNode, Dag, Node, SubsagaNode, action_nodes
 from compensate.core.events import Event
 from compensate.errors import CompensateError, InjectedError, NoEffect, Permanent, Unknown
+from compensate.runtime.calls.results import see_through
 from compensate.testing.differences import Change, difference
 from compensate.testing.virtual_time import Strangers, VirtualTime
 
@@ -283,14 +285,16 @@ def _wrap(action: Action[..., Any], stage: Stage, saga: Saga[..., Any]) -> Actio
     if action.undo_is_async:
 
         async def undo(ctx: Ctx[Any], output: Any) -> None:
-            call = _bare(undo_fn, action.undo_takes_ctx, ctx, output)
+            call = partial(_to_its_end, _bare(undo_fn, action.undo_takes_ctx, ctx, output))
             await _play(stage.undo(pause, ctx, output), call, stage)
 
         wrapped.undo_fn = undo
     else:
 
         def undo_blocking(ctx: Ctx[Any], output: Any) -> None:
-            call = _bare(undo_fn, action.undo_takes_ctx, ctx, output)
+            call = partial(
+                _to_its_end_blocking, _bare(undo_fn, action.undo_takes_ctx, ctx, output), stage.time
+            )
             _play_blocking(stage.undo(pause, ctx, output), call, stage)
 
         wrapped.undo_fn = undo_blocking
@@ -301,6 +305,21 @@ def _bare(
     fn: Callable[..., Any], takes_ctx: bool, ctx: Ctx[Any], *args: Any, **kwargs: Any
 ) -> Callable[[], Any]:
     return partial(fn, ctx, *args, **kwargs) if takes_ctx else partial(fn, *args, **kwargs)
+
+
+async def _to_its_end(undo: Callable[[], Any]) -> None:
+    """Call an undo, and see through what it returned as the runtime does, before anybody looks or calls it again."""
+    result = await undo()
+    if result is not None:
+        await see_through(result, copy_context())
+
+
+def _to_its_end_blocking(undo: Callable[[], Any], time: VirtualTime) -> None:
+    """The same in a worker thread: what the undo returned is seen through in the loop."""
+    result = undo()
+    if result is not None:
+        context = copy_context()
+        time.call_in_loop(lambda: see_through(result, context))
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
