@@ -110,6 +110,10 @@ class SagaNotFound(NotFound):
 _MAIN: Final = ("__main__", "__mp_main__")
 """What the module that a program was started with is called inside it; the other in a child of `multiprocessing`."""
 
+# Past whatever a metaclass of the user's puts in their place.
+_MODULE_OF: Final = type.__dict__["__module__"].__get__
+_NAME_OF: Final = type.__dict__["__qualname__"].__get__
+
 _real_module: Callable[[str], str] = str
 
 
@@ -124,8 +128,10 @@ def qualified(kind: type) -> str:
 
     In the program that was started with that file its module is called `__main__`; it is named as others import it.
     """
-    module = kind.__module__
-    return f"{_real_module(module) if module in _MAIN else module}.{kind.__qualname__}"
+    module, name = _MODULE_OF(kind), _NAME_OF(kind)
+    if type(module) is not str:
+        module = "None" if module is None else "?"
+    return f"{_real_module(module) if module in _MAIN else module}.{str.__str__(name)}"
 
 
 def same_class(stored: str, name: str) -> bool:

@@ -237,8 +237,8 @@ MUTANTS = (
     Mutant(
         "one clean leaf makes a group clean",
         OUTCOMES,
-        "    if all(isinstance(part, NoEffect)",
-        "    if any(isinstance(part, NoEffect)",
+        "    if all(is_a(part, NoEffect)",
+        "    if any(is_a(part, NoEffect)",
         OUTCOME_TESTS,
     ),
     Mutant(

@@ -217,7 +217,7 @@ async def cancels_itself() -> None:
 
 
 @pytest.mark.parametrize("where", ["do", "undo"])
-@pytest.mark.parametrize(("how", "most"), [(handled_and_timed_out, 3), (cancels_itself, 12)])
+@pytest.mark.parametrize(("how", "most"), [(handled_and_timed_out, 6), (cancels_itself, 12)])
 async def test_whoever_cancels_its_own_task_each_time_does_not_run_for_ever(
     how: object, most: int, where: str, tmp_path: Path
 ) -> None:

@@ -19,11 +19,59 @@ _MOST_LEAVES: Final = 16
 _HERE: Final = dirname(__file__)  # noqa: PTH120 - pathlib would cost every import of the package 3 ms
 
 
+# What every exception has, read past whatever a class of the user's puts in its place: its own may raise, or lie.
+_CAUSE: Final = BaseException.__dict__["__cause__"].__get__
+_CONTEXT: Final = BaseException.__dict__["__context__"].__get__
+_SUPPRESS: Final = BaseException.__dict__["__suppress_context__"].__get__
+_TRACEBACK: Final = BaseException.__dict__["__traceback__"].__get__
+_EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+_MRO: Final = type.__dict__["__mro__"].__get__
+_NAME: Final = type.__dict__["__name__"].__get__
+
+
+def is_a(error: BaseException, classes: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
+    """`isinstance` by the real class of an error: what it says of its own class does not count."""
+    return issubclass(type(error), classes)
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """What it was raised from."""
+    cause: BaseException | None = _CAUSE(error)
+    return cause
+
+
+def context_of(error: BaseException) -> BaseException | None:
+    """What was being handled when it was raised."""
+    context: BaseException | None = _CONTEXT(error)
+    return context
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Where it was raised."""
+    traceback: TracebackType | None = _TRACEBACK(error)
+    return traceback
+
+
+def parts_of(error: BaseException) -> tuple[BaseException, ...]:
+    """What a group holds; nothing for an error that is none."""
+    parts: tuple[BaseException, ...] = _EXCEPTIONS(error) if is_a(error, BaseExceptionGroup) else ()
+    return parts
+
+
 def error_info(error: BaseException) -> e.ErrorInfo:
     """What the log keeps of an error: class, text, place, notes, causes, and the leaves of a group.
 
     It never fails, whatever the error's own methods do, and keeps a bounded amount of each.
     """
+    try:
+        return _info(error)
+    except Exception as broken:
+        return e.ErrorInfo(
+            "builtins.Exception", f"<it is not to be had: {_NAME(type(broken))}>", _where(traceback_of(error))
+        )
+
+
+def _info(error: BaseException) -> e.ErrorInfo:
     leaves = _leaves(error)
     causes = [_alone(cause, ()) for cause in _causes(error)]
     info = _alone(error, leaves)
@@ -43,37 +91,46 @@ def _alone(error: BaseException, leaves: list[BaseException] | tuple[()]) -> e.E
     """An error without those that belong to it."""
     message = _text(error)
     if leaves:
-        told = [f"{type(leaf).__name__}: {_text(leaf)[:_LONGEST_LEAF]}".rstrip(": ") for leaf in leaves]
+        told = [f"{_NAME(type(leaf))}: {_text(leaf)[:_LONGEST_LEAF]}".rstrip(": ") for leaf in leaves]
         message = f"{message}: {'; '.join(told)}"
-    notes: object = getattr(error, "__notes__", ())
-    kept = (
-        [str.__str__(note) for note in cast("list[object]", notes) if isinstance(note, str)]
-        if isinstance(notes, list)
-        else []
-    )
     return e.ErrorInfo(
         _storable(qualified(type(error))),
         _storable(message),
-        _where(error.__traceback__),
-        tuple(_storable(note) for note in kept[:_MOST_NOTES]),
+        _where(traceback_of(error)),
+        tuple(_storable(note) for note in _notes(error)),
     )
+
+
+def _notes(error: BaseException) -> list[str]:
+    try:
+        notes: object = getattr(error, "__notes__", ())
+    except BaseException:
+        return []
+    if not issubclass(type(notes), list):
+        return []
+    kept = [note for note in list.__iter__(cast("list[object]", notes)) if issubclass(type(note), str)]
+    return [str.__str__(cast("str", note)) for note in kept[:_MOST_NOTES]]
 
 
 def _text(error: BaseException) -> str:
     try:
         return str.__str__(str(error))  # a subclass of `str` cannot be stored
     except BaseException as broken:
-        return f"<its text is not to be had: {type(broken).__name__}>"
+        return f"<its text is not to be had: {_NAME(type(broken))}>"
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
     """The first leaves of a group; nothing for an error that is none."""
     found: list[BaseException] = []
-    open_: list[BaseException] = [error] if isinstance(error, BaseExceptionGroup) else []
+    open_ = list(reversed(parts_of(error)))
+    seen = {id(error)}
     while open_ and len(found) < _MOST_LEAVES:
         one = open_.pop()
-        if isinstance(one, BaseExceptionGroup):
-            open_.extend(reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions))
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if parts := parts_of(one):
+            open_.extend(reversed(parts))
         else:
             found.append(one)
     return found
@@ -85,9 +142,9 @@ def _causes(error: BaseException) -> list[BaseException]:
     seen = {id(error)}
     one = error
     while len(found) < _MOST_CAUSES:
-        behind = one.__cause__
-        if behind is None and not one.__suppress_context__:
-            behind = one.__context__
+        behind = cause_of(one)
+        if behind is None and not _SUPPRESS(one):
+            behind = context_of(one)
         if behind is None or id(behind) in seen:
             break
         seen.add(id(behind))
@@ -122,7 +179,7 @@ def _where(traceback: TracebackType | None) -> str:
 
 def kinds(error: BaseException) -> tuple[str, ...]:
     """Qualified names of the error's class and its bases; retry policies are held against them."""
-    return tuple(qualified(kind) for kind in type(error).__mro__)
+    return tuple(qualified(kind) for kind in _MRO(type(error)))
 
 
 def revive(node: str, info: e.ErrorInfo) -> ActionFailed:

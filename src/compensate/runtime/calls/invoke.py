@@ -20,7 +20,7 @@ from compensate.runtime.calls.contexts import call_in_copy, unchanged
 from compensate.runtime.calls.outcomes import CUT_OFF, Circumstances, Outcome, outcome, program_end
 from compensate.runtime.calls.results import see_through
 from compensate.runtime.calls.threads import Job
-from compensate.runtime.failures import error_info
+from compensate.runtime.failures import error_info, is_a
 from compensate.runtime.inject import NOTHING as NO_FAULT
 from compensate.runtime.inject import Inject
 
@@ -207,7 +207,7 @@ class Caller:
         cancels: int,
     ) -> Outcome:
         """What it means that a call raised `error`. `cancels`: how often its task had been cancelled before it."""
-        if isinstance(error, GeneratorExit) and _current_task() is not task:
+        if is_a(error, GeneratorExit) and _current_task() is not task:
             raise error  # the event loop is gone, and Python closes what is left of the coroutine
         if (end := program_end(error)) is not None:
             raise end
@@ -222,7 +222,7 @@ class Caller:
         came = outcome(error, how)
         if came is not CUT_OFF:
             self._remember(i, error, direction)
-        elif isinstance(error, asyncio.CancelledError):
+        elif is_a(error, asyncio.CancelledError):
             raise error
         elif execution.abandoned or cancelled:
             raise asyncio.CancelledError from error

@@ -28,14 +28,22 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Iterator
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import msgspec
 
 from compensate.core import events as e
 from compensate.core.names import Direction
 from compensate.errors import Fenced, NoEffect, Permanent, Stopped, Stuck, Unavailable, Unknown
-from compensate.runtime.failures import error_info, kinds
+from compensate.runtime.failures import (
+    cause_of,
+    context_of,
+    error_info,
+    is_a,
+    kinds,
+    parts_of,
+    traceback_of,
+)
 
 ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
 """What ends the program is raised on; it says nothing about the action that it passed through."""
@@ -43,6 +51,8 @@ ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
 _ANOTHER_SAGA: Final = (Stuck, Unavailable, Fenced, Stopped)
 _MOST_LINKS: Final = 100
 """How far a chain of causes is followed."""
+_MOST_PARTS: Final = 10_000
+"""Of the groups and leaves of a group that are looked at."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -96,12 +106,12 @@ class Circumstances(msgspec.Struct, frozen=True):
 def outcome(error: BaseException, how: Circumstances) -> Outcome:
     """What it means that a call raised `error`; see the table of this module."""
     parts = list(leaves(error))
-    if any(isinstance(part, ENDS_THE_PROGRAM) for part in parts):
+    if any(is_a(part, ENDS_THE_PROGRAM) for part in parts):
         return NOTHING
     if how.abandoned or (how.stopping and _comes_from(error, (Stopped, CancelledError))):
         return CUT_OFF
     late = how.late
-    if how.cancelled and isinstance(error, CancelledError):
+    if how.cancelled and is_a(error, CancelledError):
         return CUT_OFF
     if how.cancelled and not late and _comes_from(error, (CancelledError,)):
         # Nobody can tell who cancelled: task groups and time limits of the action's own do it too. To take it for a
@@ -109,16 +119,16 @@ def outcome(error: BaseException, how: Circumstances) -> Outcome:
         late = "cancelled"
     info = error_info(error)
     classes = tuple(kinds(part) for part in parts)
-    final = any(isinstance(part, Permanent) for part in parts)
+    final = any(is_a(part, Permanent) for part in parts)
     if how.direction == "undo":
         return Outcome("failed", info, classes, final=final)
-    if all(isinstance(part, NoEffect) and not isinstance(part, Unknown) for part in parts):
+    if all(is_a(part, NoEffect) and not is_a(part, Unknown) for part in parts):
         return Outcome("failed", info, classes, clean=True, final=final)
     if late:
         return Outcome("in_doubt", info, classes, final=final, reason=late)
     doubts = [part for part in parts if _leaves_doubt(part, how.unknown)]
     if doubts:
-        cancelled = all(isinstance(part, CancelledError) for part in doubts)
+        cancelled = all(is_a(part, CancelledError) for part in doubts)
         return Outcome("in_doubt", info, classes, final=final, reason="cancelled" if cancelled else "unknown")
     return Outcome("failed", info, classes, final=final)
 
@@ -127,33 +137,44 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
     """The exceptions inside nested exception groups, in order; the error itself if it is no group.
 
     A group whose own class says what happened (it inherits `NoEffect`, `Permanent` or `Unknown`) is taken at its word.
+    Each counts once. `Unknown` stands for leaves that are too many to look at.
     """
     open_ = [error]
+    seen: set[int] = set()
+    found = False
     while open_:
         one = open_.pop()
-        if isinstance(one, BaseExceptionGroup) and not isinstance(one, NoEffect | Permanent | Unknown):
-            group = cast("BaseExceptionGroup[BaseException]", one)
-            open_.extend(reversed(group.exceptions))
+        if id(one) in seen:
+            continue
+        if len(seen) == _MOST_PARTS:
+            found = False
+            break
+        seen.add(id(one))
+        if is_a(one, BaseExceptionGroup) and not is_a(one, (NoEffect, Permanent, Unknown)):
+            open_.extend(reversed(parts_of(one)))
         else:
+            found = True
             yield one
+    if not found:
+        yield Unknown("an exception group whose leaves cannot all be told")
 
 
 def program_end(error: BaseException) -> BaseException | None:
     """The `KeyboardInterrupt` or `SystemExit` that an error is, or holds as a leaf."""
-    return next((part for part in leaves(error) if isinstance(part, ENDS_THE_PROGRAM)), None)
+    return next((part for part in leaves(error) if is_a(part, ENDS_THE_PROGRAM)), None)
 
 
 def _leaves_doubt(part: BaseException, unknown: tuple[type[BaseException], ...]) -> bool:
-    if isinstance(part, Unknown):
+    if is_a(part, Unknown):
         return True
-    if isinstance(part, NoEffect):
+    if is_a(part, NoEffect):
         return False
-    return not isinstance(part, Exception) or isinstance(part, (*_ANOTHER_SAGA, *unknown))
+    return not is_a(part, Exception) or is_a(part, (*_ANOTHER_SAGA, *unknown))
 
 
 def _comes_from(error: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
     """Whether an error is one of these, holds one, or was raised because of one, however many lie between."""
-    return any(isinstance(one, classes) for one in _chain(error))
+    return any(is_a(one, classes) for one in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -166,6 +187,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if one is None:
             continue
         yield one
-        if isinstance(one, BaseExceptionGroup):
-            open_.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
-        open_ += (one.__cause__, one.__context__)
+        open_.extend(parts_of(one))
+        open_ += (cause_of(one), context_of(one))
