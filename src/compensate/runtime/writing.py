@@ -297,7 +297,9 @@ class Writing:
         for observer in self.setting.observers:
             try:
                 observer(self.id, events)
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+                raise
+            except BaseException as error:  # a `GeneratorExit` would end the task of the saga without a word
                 self._report("an observer raised", error)
 
     def _report(self, what: str, error: BaseException) -> None:
