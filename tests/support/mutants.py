@@ -285,9 +285,9 @@ MUTANTS = (
     ),
     Mutant(
         "live thread released at the close",
-        RUNTIME + "coordinator.py",
-        "await self.store.leave(self.owner, keep=kept)",
-        "await self.store.leave(self.owner)",
+        RUNTIME + "host.py",
+        "await self.setting.store.leave(self.owner, keep=kept)",
+        "await self.setting.store.leave(self.owner)",
         ("tests/unit/test_threads.py",),
     ),
     Mutant(
@@ -356,7 +356,7 @@ MUTANTS = (
     Mutant(
         "a released saga counted as dead",
         RUNTIME + "host.py",
-        "owed = self._prepare(execution, change, died=stored.died)",
+        "owed = self._prepare(execution, change, died=died)",
         "owed = self._prepare(execution, change, died=True)",
         DEATH_TESTS,
     ),
@@ -384,7 +384,7 @@ MUTANTS = (
     Mutant(
         "nothing waits for an element",
         CORE + "plan.py",
-        "            self._edge(inner.end, end)\n",
+        "        self._edge(inner.end, end)\n",
         "",
         FAN_OUT_TESTS,
     ),

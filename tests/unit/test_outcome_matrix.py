@@ -151,7 +151,8 @@ KINDS: dict[str, Kind] = {
 def expected(kind: Kind, moment: Moment) -> tuple[str, bool]:
     """What is recorded of an action's first attempt, and whether it is known to be clean.
 
-    Nothing is recorded of what a shutdown or somebody else cuts off; recovery finds that it started.
+    Nothing is recorded of what a shutdown cuts off; recovery finds that it started. Of what somebody else cancels it is
+    recorded that nobody knows: a bare cancellation is left to recovery too.
     """
     if moment == "running":
         return kind.state, kind.clean
@@ -517,7 +518,9 @@ async def test_what_comes_out_of_an_undo_is_a_failure_or_nothing_and_leaks_nothi
         stored = await store.load(name)
         first = next(event for event in stored.events if event.type in (e.UNDONE, e.UNDO_FAILED))
         assert isinstance(first.data, e.UndoFailed), name
-        cut_off = moment in ("drain", "outside")
+        # What is left of a thread is heard by nobody; it was recorded before that its task was cancelled.
+        unheard = moment == "outside" and (threads or name.startswith("cancelled"))
+        cut_off = moment == "drain" or unheard
         final = kind.final and not cut_off and not (threads and moment == "limit")
         if first.data.interrupted != cut_off:
             wrong.append(f"{name}: recorded as {first.data}")

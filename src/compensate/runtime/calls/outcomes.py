@@ -17,6 +17,7 @@ after its time limit passed, or a rollback      in doubt, whatever it raised; bu
 cancelled it
 an exception group                              the worst of its leaves: one leaf in doubt makes doubt, the group is
                                                 clean only if all leaves are, and final if one is
+what came of a cancellation that was not ours   in doubt, `NoEffect` too: who cancelled cannot be told
 cut off by a shutdown, cancelled from outside,  none: the log says that the node started, and recovery finds it in
 `KeyboardInterrupt`, `SystemExit`               doubt
 ==============================================  ===============================================================
@@ -42,7 +43,6 @@ from compensate.runtime.failures import (
     is_a,
     kinds,
     parts_of,
-    traceback_of,
 )
 
 ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
@@ -113,15 +113,16 @@ def outcome(error: BaseException, how: Circumstances) -> Outcome:
     late = how.late
     if how.cancelled and is_a(error, CancelledError):
         return CUT_OFF
-    if how.cancelled and not late and _comes_from(error, (CancelledError,)):
-        # Nobody can tell who cancelled: task groups and time limits of the action's own do it too. To take it for a
-        # cancellation from outside would have the same code run again for ever.
-        late = "cancelled"
+    # Nobody can tell who cancelled: task groups and time limits of the action's own do it too. To take it for a
+    # cancellation from outside would have the same code run again for ever, so it is recorded, as a doubt.
+    disturbed = how.cancelled and not late and _comes_from(error, (CancelledError,))
     info = error_info(error)
     classes = tuple(kinds(part) for part in parts)
     final = any(is_a(part, Permanent) for part in parts)
     if how.direction == "undo":
         return Outcome("failed", info, classes, final=final)
+    if disturbed:
+        return Outcome("in_doubt", info, classes, final=final, reason="cancelled")
     if all(is_a(part, NoEffect) and not is_a(part, Unknown) for part in parts):
         return Outcome("failed", info, classes, clean=True, final=final)
     if late:
