@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 from msgspec import structs
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 V = TypeVar("V")
+
+_End: TypeAlias = tuple[Fold, Mapping[tuple[str, Direction], BaseException]]
+"""A saga as it ended, and what its actions and undos raised here."""
 
 
 class Snapshot:
@@ -181,7 +184,7 @@ class Run(Generic[T]):
         self._coordinator = coordinator
         self._saga = saga
         self._execution = execution
-        self._last: Execution | None = None
+        self._last: _End | None = None
 
     def __repr__(self) -> str:
         return f"<run of saga {self.id}>"
@@ -228,26 +231,28 @@ class Run(Generic[T]):
         assert fold.status is not None
         return fold.status
 
-    async def _end(self) -> tuple[Fold, Mapping[tuple[str, Direction], BaseException]]:
-        """Wait for the end; the saga as it ended, and what its actions and undos raised here."""
+    async def _end(self) -> _End:
+        """Wait for the end."""
         while True:
             try:
                 with self._coordinator.slots.aside():
-                    execution = self._last = await self._ended()
+                    execution = await self._ended()
+                end = await self._stored_end() if execution is None else _end_of(execution)
             except Stopped:
                 if self._last is None:
                     raise
-                execution = self._last  # nothing can be read any more, but this end was seen
-            if execution is not None:
-                fold: Fold = execution.machine
-                exceptions: Mapping[tuple[str, Direction], BaseException] = execution.exceptions
-            else:
-                snapshot = await self._coordinator.get(self.id)
-                self._origin.check(snapshot.record.created_at)
-                fold = snapshot.fold
-                exceptions = {}
-            if fold.status in s.ENDS:
-                return fold, exceptions  # else it is being rolled back since
+                return self._last  # nothing can be read any more, but this end was seen
+            if end[0].status in s.ENDS:
+                self._last = end
+                return end  # else it is being rolled back since
+
+    async def _stored_end(self) -> _End:
+        """The saga as the store has it; the end that was seen last if nothing has happened since."""
+        snapshot = await self._coordinator.get(self.id)
+        self._origin.check(snapshot.record.created_at)
+        if self._last is not None and self._last[0].seq == snapshot.record.last_seq:
+            return self._last
+        return snapshot.fold, {}
 
     def _decode(self, data: bytes, saga: Saga[..., T] | None) -> Any:
         if saga is None:
@@ -271,14 +276,27 @@ class Run(Generic[T]):
                     return None
                 continue
             self._origin.check(execution.created_at)
-            if not execution.over:
+            was_over = execution.over
+            if not was_over:
                 self._coordinator.check_loop(self.id)
                 await execution.wait()
             self._execution = None
             if execution.has_end:
+                if was_over:  # who has come late asks how the saga stands now
+                    self._last = _end_of(execution)
+                    if not await self._is_latest(execution):
+                        continue
                 return execution
             self._coordinator.check_running(self.id)
             self._coordinator.check_sound(self.id)
+
+    async def _is_latest(self, execution: Execution) -> bool:
+        """Whether nothing has happened to the saga since that execution ended."""
+        if self._coordinator.execution(self.id) is not None:
+            return False
+        record = await self._coordinator.record(self.id)
+        self._origin.check(record.created_at)
+        return record.last_seq == execution.machine.seq
 
     async def status(self) -> s.SagaStatus:
         """How the saga stands in the store."""
@@ -291,3 +309,7 @@ class Run(Generic[T]):
         """
         async for event in self._coordinator.follow(self.id, after, self._origin):
             yield event
+
+
+def _end_of(execution: Execution) -> _End:
+    return execution.machine, execution.exceptions
