@@ -185,9 +185,10 @@ async def test_an_action_that_never_listens_to_cancellation_does_not_keep_its_co
     await asyncio.sleep(0.01)
     await asyncio.wait_for(coordinator.close(), 10)
     assert calls
-    assert (await store.load(run.id)).record.owner is None
+    assert await store.claim_one(run.id, "another", 0.0) is None  # nobody may have it while that works on
     listening[0].set()
     await asyncio.sleep(0.05)
+    assert await store.claim_one(run.id, "another", 0.0) is not None
     assert [event.type for event in await store.events(run.id)] == ["saga_created", "started"]
 
 
