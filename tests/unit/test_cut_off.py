@@ -11,6 +11,7 @@ import time
 import pytest
 
 from compensate import Coordinator, IllegalRequest, RolledBack, SagaExecutor, action, saga
+from compensate.stores.memory import MemoryStore
 
 log: list[str] = []
 doors: dict[str, asyncio.Event] = {}
@@ -299,3 +300,41 @@ async def test_a_thread_that_fails_in_the_moment_in_which_its_saga_is_cut_off_is
     assert executing.cancelled()
     del executing
     gc.collect()  # what nobody has heard is told of now, and fails the test
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_rollback_that_was_cut_off_is_gone_on_with_by_asking_for_it_again(anew: bool) -> None:
+    store = MemoryStore()
+    executor: SagaExecutor[int] = SagaExecutor(once, store=store)
+    await executor.execute(1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(executor.rollback(), 0.01)
+    doors["open"].set()
+    if anew:
+        executor = await SagaExecutor.from_stored(store, executor.id, once.actions.values())
+    await executor.rollback()
+    assert log == ["undo begins", "undo begins", "undo ends"]
+    assert executor.fold.status == "rolled_back"
+    with pytest.raises(IllegalRequest, match="rolled back already"):
+        await executor.rollback()
+    with pytest.raises(RolledBack):
+        await executor.execute()
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_a_second_rollback_waits_for_the_first_and_goes_on_if_that_is_cut_off(cut_off: bool) -> None:
+    executor = SagaExecutor(once)
+    await executor.execute(1)
+    first = asyncio.create_task(executor.rollback())
+    while not log:  # noqa: ASYNC110 - undos begin in the turns of the loop
+        await asyncio.sleep(0)
+    second = asyncio.create_task(executor.rollback())
+    await asyncio.sleep(0.01)
+    assert not second.done()
+    if cut_off:
+        first.cancel()
+        await asyncio.wait([first])
+    doors["open"].set()
+    await asyncio.wait_for(second, 5)
+    assert log == ["undo begins"] * (1 + cut_off) + ["undo ends"]
+    assert executor.fold.status == "rolled_back"

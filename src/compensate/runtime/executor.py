@@ -412,22 +412,31 @@ class SagaExecutor(Generic[T]):
         """Undo the saga: while it runs, after it completed, or after a restart.
 
         While `execute` runs it, the decision is durable on return, and `execute` sees the rollback through; else all is
-        undone on return.
+        undone on return. One that is being rolled back already is waited for, and gone on with if that was cut off.
 
         Raises:
             IllegalRequest: Nothing has been executed, a pivot has completed, or it is stuck or rolled back.
             Stuck: An undo could not be done.
         """
         ask = verbs.Ask(who, reason)
+        under_way = False
+
+        def change(execution: Execution, now: float) -> bool:
+            nonlocal under_way
+            under_way = under_way or execution.machine.status == s.ROLLING_BACK
+            return not under_way and execution.machine.roll_back(now, who=ask.who, why=ask.why)
+
         execution = self._execution
-        if execution is not None and await execution.request(
-            lambda execution, now: execution.machine.roll_back(now, who=ask.who, why=ask.why)
-        ):
+        if execution is not None and await execution.request(change):
             return
         async with self._turn:  # whoever ran it, or still cleans up after it, is awaited
-            await self._roll_back(ask)
+            execution = self._execution
+            if not under_way or execution is None or not execution.has_end:
+                execution = await self._roll_back(ask, under_way)
+        if execution.machine.status != s.ROLLED_BACK:
+            raise ending(execution.machine, execution.exceptions)
 
-    async def _roll_back(self, ask: verbs.Ask) -> None:
+    async def _roll_back(self, ask: verbs.Ask, under_way: bool) -> Execution:
         """Roll back what nobody runs, up to the end."""
         execution = self._execution
         if execution is not None:
@@ -440,12 +449,14 @@ class SagaExecutor(Generic[T]):
             )
         execution = await self._go_on()
         execution.exceptions = exceptions
-        execution.machine.roll_back(self._setting.clock.now(), who=ask.who, why=ask.why)
-        self._check_fit(execution.machine)
+        machine = execution.machine
+        if not under_way and machine.status != s.ROLLING_BACK:
+            machine.roll_back(self._setting.clock.now(), who=ask.who, why=ask.why)
+        self._check_fit(machine)
         self._execution = execution
         await self._drive(execution)
-        if execution.machine.status != s.ROLLED_BACK:
-            raise ending(execution.machine, execution.exceptions)
+        self._cut_off = False
+        return execution
 
     # -- looking -----------------------------------------------------------
 
