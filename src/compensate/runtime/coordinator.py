@@ -9,7 +9,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.codec import records as r
@@ -27,7 +27,7 @@ from compensate.errors import (
     Stopped,
     Unavailable,
 )
-from compensate.runtime import log, signals, verbs
+from compensate.runtime import forks, log, signals, verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.calls.threads import Straggler, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
@@ -198,6 +198,7 @@ class Coordinator:
             await self.store.close()
             raise
         self._open = True
+        forks.OPEN.add(self)
         warn_of_misfits(self._setting.inject, [saga.plan for saga in self.sagas.values()])
         try:
             self._catch = signals.Catch(self._stop_on, self._on_signal)
@@ -237,6 +238,11 @@ class Coordinator:
         self.stop()
         if self._closing is not None:
             await asyncio.shield(self._closing)
+
+    def forked(self) -> None:
+        """In the child of a fork: the store and what goes on in it are the parent's."""
+        if not self.closed:
+            self.store = self._setting.store = cast("Store", forks.ForeignStore(f"coordinator {self.owner}"))
 
     @property
     def closed(self) -> bool:
@@ -486,7 +492,8 @@ class Coordinator:
             raise
 
     def check_loop(self, saga_id: str) -> None:
-        """Raise `IllegalRequest` in a foreign event loop."""
+        """Raise `IllegalRequest` in a foreign event loop, and in a process that was forked off."""
+        forks.check(self.store)
         if asyncio.get_running_loop() is not self._loop:
             raise IllegalRequest(
                 f"{_of(saga_id)}the coordinator runs in another event loop; nothing was done; call it there, with "

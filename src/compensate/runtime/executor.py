@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 
 from compensate.authoring import Action, ActionRegistry, Saga
 from compensate.authoring.registry import actions_of
@@ -30,7 +30,7 @@ from compensate.errors import (
     ParamsInvalid,
     SerializeFailed,
 )
-from compensate.runtime import log, trace, verbs
+from compensate.runtime import forks, log, trace, verbs
 from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls.threads import Countdown, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
@@ -152,6 +152,7 @@ class SagaExecutor(Generic[T]):
         self._task: asyncio.Task[BaseException | None] | None = None
         self._turn = asyncio.Lock()
         """Held by who drives; a second caller waits, and then finds what the first left."""
+        forks.OPEN.add(self)
 
     @classmethod
     async def from_stored(
@@ -206,6 +207,13 @@ class SagaExecutor(Generic[T]):
         )
 
     # -- life --------------------------------------------------------------
+
+    def forked(self) -> None:
+        """In the child of a fork: what runs is the parent's."""
+        if self._turn.locked():
+            self.store = self._setting.store = cast(
+                "Store", forks.ForeignStore(f"executor of saga {self.id}")
+            )
 
     async def _open(self) -> None:
         if not self._opened:

@@ -29,7 +29,6 @@ class Requests:
 
     def __init__(self, host: Host, adoption: Adoption, poll: float) -> None:
         self._host = host
-        self._store = host.setting.store
         self._adoption = adoption
         self._pause = min(poll, 0.1)
         self._open: dict[int, asyncio.Task[None]] = {}
@@ -45,7 +44,9 @@ class Requests:
         """
         if await self._here(saga_id, verb, ask):
             return
-        number = await self._store.post(saga_id, verb, verbs.encode(ask), self._host.setting.clock.now())
+        number = await self._host.setting.store.post(
+            saga_id, verb, verbs.encode(ask), self._host.setting.clock.now()
+        )
         answer = await self._answered(number, saga_id, verb, ask)
         if answer.error:
             raise IllegalRequest(answer.error)
@@ -56,7 +57,7 @@ class Requests:
         Raises:
             Unavailable: The store cannot be reached. Trying again is safe.
         """
-        for request in await self._store.requests(self._host.owner):
+        for request in await self._host.setting.store.requests(self._host.owner):
             if request.number not in self._open:
                 task = self._open[request.number] = asyncio.create_task(self._carry_out(request))
                 task.add_done_callback(partial(self._closed, request.number))
@@ -90,7 +91,7 @@ class Requests:
                 f"saga {request.saga_id}: its owner could not carry the request out, and has logged why: {error!r}"
             )
         try:
-            await self._store.answer(request.number, answer)
+            await self._host.setting.store.answer(request.number, answer)
         except CompensateError as error:
             self._host.setting.report(
                 f"saga {request.saga_id}: a request was carried out but not answered",
@@ -107,7 +108,7 @@ class Requests:
                     f"saga {saga_id}: the coordinator was shut down before the saga's owner answered the request "
                     f"({verb}); the request stands, and the owner may still carry it out"
                 )
-            answer = await self._store.answered(number)
+            answer = await self._host.setting.store.answered(number)
             if answer is not None:
                 return answer
             try:
@@ -117,8 +118,8 @@ class Requests:
             except IllegalRequest as error:
                 # Perhaps because the owner did as it was asked, and the saga has ended before it could say so.
                 await asyncio.sleep(self._pause)
-                answer = await self._store.answered(number) or Answer(str(error))
-            await self._store.answer(number, answer)
+                answer = await self._host.setting.store.answered(number) or Answer(str(error))
+            await self._host.setting.store.answer(number, answer)
             return answer
 
     async def _here(self, saga_id: str, verb: Verb, ask: verbs.Ask) -> bool:
