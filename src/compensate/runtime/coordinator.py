@@ -271,11 +271,15 @@ class Coordinator:
             rest.push_async_callback(self._host.leave)
             # What still waits for a thread must not begin now: its saga will be run by others.
             rest.callback(self._pool.shutdown, wait=False, cancel_futures=True)
-            await self._host.stop(self._drain)
-            others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            try:
+                await self._host.stop(self._drain)
+                others = [*self._background, *self._requests.under_way(), *self._adoption.under_way()]
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+            except GeneratorExit:
+                rest.pop_all()  # its event loop is gone, and nothing can be awaited any more
+                raise
 
     def loop_closed(self) -> None:
         """Its event loop is gone, and the coroutines that still ran in it are as well; functions in threads are not."""
