@@ -168,8 +168,17 @@ TEXT: dict[str, tuple[dict[str, Any], Any, object]] = {
 ITEM, SHARED = {"each2": TEXT["item"]}, {"each2": TEXT["shared"]}
 INSIDE, OUTPUT = {"then": TEXT["inside"]}, {"last": TEXT["output"]}
 OUTPUT2 = {"last2": ({"o": list[list[str]]}, int, 1)}
-FLOW = ["stored", "param", "constant items", "composed", "to come", "shared to come", "pivot", "chained"]
-FLOW += ["subsaga within"]
+FLOW = [
+    "stored",
+    "param",
+    "constant items",
+    "composed",
+    "to come",
+    "shared to come",
+    "pivot",
+    "chained",
+    "subsaga within",
+]
 NESTED = ["nested", "nested to come"]
 ACTIONS = ["nested actions", "nested actions to come"]
 LINES = ["part of an item", "part of an item to come"]

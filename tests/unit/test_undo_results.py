@@ -10,7 +10,7 @@ import io
 import sqlite3
 import types
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest import mock
@@ -43,7 +43,7 @@ async def async_generator() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def entered() -> AsyncIterator[None]:
+async def entered() -> AsyncGenerator[None]:
     ran.append("work")
     yield
 
@@ -161,7 +161,8 @@ async def roll_back(make: Callable[[], Any], way: str) -> BaseException:
     def undo_def_ctx(ctx: Ctx[None], value: int) -> Any:
         return make()
 
-    decorate(dict(zip(WAYS, (undo, undo_ctx, undo_def, undo_def_ctx), strict=True))[way])
+    undos: dict[str, Any] = dict(zip(WAYS, (undo, undo_ctx, undo_def, undo_def_ctx), strict=True))
+    decorate(undos[way])
 
     @action
     async def fail(value: int) -> int:

@@ -282,7 +282,7 @@ class _Checker:
     def params(self, node: ast.FunctionDef | ast.Lambda) -> Env:
         """What the parameters of a function inside stand for, as far as its calls tell."""
         known = next((one for one in self.inner.values() if one.node is node), None)
-        given = known.always_given() if known is not None and not self.silent else set()
+        given: set[str] = known.always_given() if known is not None and not self.silent else set()
         return {name: "given" if name in given else "plain" for name in _parameters(node.args)}
 
     def bind(self, target: ast.expr, kind: Kind, env: Env, value: ast.expr | None = None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from os.path import dirname
 from types import TracebackType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from compensate.core import events as e
 from compensate.errors import ActionFailed, qualified
 
+_ITEMS: Final[Any] = vars(list)["__iter__"]
 _LONGEST_MESSAGE: Final = 8_000
 _LONGEST_LEAF: Final = 400
 """Of each leaf's text in the message of a group."""
@@ -108,8 +109,9 @@ def _notes(error: BaseException) -> list[str]:
         return []
     if not issubclass(type(notes), list):
         return []
-    kept = [note for note in list.__iter__(cast("list[object]", notes)) if issubclass(type(note), str)]
-    return [str.__str__(cast("str", note)) for note in kept[:_MOST_NOTES]]
+    every: list[object] = list(_ITEMS(notes))
+    kept = [cast("str", note) for note in every if issubclass(type(note), str)]
+    return [str.__str__(note) for note in kept[:_MOST_NOTES]]
 
 
 def _text(error: BaseException) -> str:

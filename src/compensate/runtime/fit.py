@@ -525,7 +525,7 @@ class _Check:
             reason = _first(self._output(j, path[1:], wanted, codec) for j in elements)
         elif isinstance(path[0], int):
             if end in self._stand_ins:
-                return self._output(elements[0], path[1:], wanted, codec)
+                return self._output(self._stand_ins[end], path[1:], wanted, codec)
             if path[0] < len(elements):
                 return self._output(elements[path[0]], path[1:], wanted, codec)
         if reason or not isinstance(spec, ActionNode):

@@ -15,7 +15,7 @@ import asyncio
 import concurrent.futures
 import functools
 import inspect
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -29,6 +29,9 @@ _MOST_ITEMS: Final = 10_000
 """How many items of collections are looked at."""
 
 _FUNCTIONS: Final = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
+_VALUES: Final[Any] = vars(dict)["values"]
+_LAZY: Final[tuple[Any, ...]] = (Iterator, AsyncIterable)
+_ENTERED: Final[Any] = AbstractAsyncContextManager
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -48,7 +51,7 @@ async def see_through(result: Any, context: Context) -> None:
 
 
 def _refuse_what_has_not_run(result: Any) -> None:
-    kind = type(result)
+    kind = _class_of(result)
     if kind in _PLAIN or any(base.__name__ == "NonCallableMock" for base in kind.__mro__):
         return
     named = f"the undo returned {_described(kind)}"
@@ -56,7 +59,7 @@ def _refuse_what_has_not_run(result: Any) -> None:
         pending = _pending(result)
         if not pending:
             return
-        held = _described(type(pending[0]))
+        held = _described(_class_of(pending[0]))
         for one in pending:
             if inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
                 one.close()  # else Python warns, somewhere else, that nobody has awaited it
@@ -71,9 +74,9 @@ def _refuse_what_has_not_run(result: Any) -> None:
         or inspect.isasyncgen(result)
         or not (hasattr(kind, "close") or hasattr(kind, "aclose"))
     ):
-        if issubclass(kind, Iterator | AsyncIterable):
+        if issubclass(kind, _LAZY):
             raise TypeError(f"{named}, of which nothing has run; iterate over it in the undo, or return None")
-        if issubclass(kind, AbstractAsyncContextManager):
+        if issubclass(kind, _ENTERED):
             raise TypeError(
                 f"{named}, of which nothing has run; enter it in the undo with `async with`, or return None"
             )
@@ -87,7 +90,8 @@ def _pending(collection: Any) -> list[Any]:
     for _ in range(_DEEPEST):
         below: list[Any] = []
         for one in level:
-            for item in dict.values(one) if isinstance(one, dict) else one:
+            items: Iterable[Any] = _VALUES(one) if isinstance(one, dict) else one
+            for item in items:
                 looked_at += 1
                 if looked_at > _MOST_ITEMS:
                     return found
@@ -111,3 +115,7 @@ def _is_pending(item: Any) -> bool:
 def _described(kind: type) -> str:
     name = kind.__name__.lstrip("_")
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _class_of(value: object) -> type[Any]:
+    return type(value)
