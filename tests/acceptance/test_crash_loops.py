@@ -125,9 +125,17 @@ def deaths_of(stored: StoredSaga) -> list[int]:
     return [data.deaths for data in interrupted if data.deaths]
 
 
+PLACES = [
+    pytest.param(
+        kind, workers, marks=() if (kind, workers) in (("sqlite", 3), ("file", 1)) else pytest.mark.deep
+    )
+    for kind in STORES
+    for workers in (1, 3)
+]
+
+
 @pytest.mark.parametrize("direction", ["do", "undo"])
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize(("kind", "workers"), PLACES)
 def test_a_saga_that_kills_its_process_is_found_out_and_200_others_complete(
     kind: str, workers: int, direction: str, tmp_path: Path
 ) -> None:
