@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import NamedTuple
 
-from compensate import Coordinator, Permanent, Unavailable, action, saga
+from compensate import Coordinator, Permanent, Stopped, action, saga
 
 KILLED = 137
 
@@ -91,7 +91,7 @@ async def main() -> None:
 async def _some_left(c: Coordinator) -> bool:
     try:
         pages = [await c.list(status="running", limit=1), await c.list(status="rolling_back", limit=1)]
-    except Unavailable:
+    except Stopped:
         return False  # it was closed
     return any(page.records for page in pages)
 
