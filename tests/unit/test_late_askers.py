@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,3 +153,59 @@ async def test_a_late_asker_is_told_that_the_saga_was_deleted() -> None:
         await c.store.delete(run.id)
         with pytest.raises(SagaNotFound):
             await run.ended()
+
+
+class _SlowToRefuse(MemoryStore):
+    """Holds up every `create` but the first, so that a start of an id that is taken stays under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = asyncio.Event()
+        self.go = asyncio.Event()
+
+    def create(self, *args: Any) -> Any:
+        if not self._sagas:
+            return super().create(*args)
+        return self._later(*args)
+
+    async def _later(self, *args: Any) -> Any:
+        self.held.set()
+        await self.go.wait()
+        return super().create(*args)
+
+
+@pytest.mark.parametrize("how", ["result", "ended", "events", "attach"])
+async def test_a_start_under_way_is_not_taken_for_the_saga_that_has_its_id(how: str) -> None:
+    store, gate = _SlowToRefuse(), asyncio.Event()
+
+    @action
+    async def waits(x: int) -> int:
+        await gate.wait()
+        return x
+
+    @saga
+    def waiting(x: int) -> int:
+        return waits(x)
+
+    async with Coordinator(store, sagas=[waiting]) as owner, Coordinator(store, sagas=[waiting]) as other:
+        await owner.start(waiting.with_id("i"), 1)
+        run = other.attach("i")
+        assert await run.status() == "running"
+        again = asyncio.create_task(other.start(waiting.with_id("i"), 1))
+        await store.held.wait()
+        if how == "attach":
+            run = other.attach("i")
+        asked = asyncio.create_task(_told_all(run) if how == "events" else _told(run, how))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        store.go.set()
+        await again
+        gate.set()
+        assert await asyncio.wait_for(asked, 10) == "completed"
+
+
+async def _told_all(run: Run[int]) -> str:
+    last = ""
+    async for event in run.events():
+        last = event.type
+    return last.removeprefix("saga_")

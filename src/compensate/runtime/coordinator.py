@@ -566,8 +566,8 @@ class Coordinator:
         ended: bool | None = None
         while True:
             execution = self.execution(saga_id)
-            if execution is not None:
-                await execution.stored()
+            if execution is not None and not await execution.stored():
+                continue  # another start of the id, which found it taken
             watcher = None if execution is None else execution.watch()
             if execution is not None and ended is not None:
                 origin.check(execution.created_at)

@@ -180,7 +180,10 @@ class Run(Generic[T]):
     ) -> None:
         self.id = saga_id
         self.new = new
-        self._origin = Origin(saga_id, created_at if execution is None else execution.created_at)
+        # A start that is under way may find the id taken: then the saga is another one than its execution says.
+        if execution is not None and not execution.starting:
+            created_at = execution.created_at
+        self._origin = Origin(saga_id, created_at)
         self._coordinator = coordinator
         self._saga = saga
         self._execution = execution
@@ -275,6 +278,11 @@ class Run(Generic[T]):
                 if await self._coordinator.wait_for_end(self.id, self._origin):
                     return None
                 continue
+            if execution.starting:
+                self._coordinator.check_loop(self.id)
+                if not await execution.stored():
+                    self._execution = None
+                    continue  # another start of the id, which found it taken: it is no execution of this saga
             self._origin.check(execution.created_at)
             was_over = execution.over
             if not was_over:

@@ -131,6 +131,8 @@ class Player:
         self.saga = dags.make_saga(scenario)
         self.ids = [f"s{k}" for k in range(scenario.sagas)]
         self.acknowledged: dict[str, bytes] = {}
+        self.undone_by_hand: set[str] = set()
+        """Sagas of which a node was undone by hand, without an answer to the request that says so."""
         self.quiet = False
         self.over = False
         self._client = 0
@@ -326,14 +328,16 @@ class Player:
 
     async def _ask(
         self, coordinator: Coordinator, saga_id: str, verb: Any, ask: verbs.Ask | None = None
-    ) -> None:
+    ) -> bool:
+        """Ask something of a saga. Returns whether it is known to be decided."""
         try:
             await coordinator.ask(saga_id, verb, ask or verbs.Ask("ann", "asked"))
         except (IllegalRequest, Stopped):
-            return
+            return False
         except StoreError:
-            return
+            return False
         self.tape.fired[f"request: {verb}"] += 1
+        return True
 
     async def _operate(self, coordinator: Coordinator, saga_id: str) -> None:
         """Look at a saga as an operator would, and decide about one stuck node."""
@@ -362,11 +366,13 @@ class Player:
             self.world.freeze(saga_id, chosen.node)
         elif choice == "resolve":
             self.world.undo_by_hand(saga_id, chosen.node)
+            self.undone_by_hand.add(saga_id)
         elif choice == "resolve with output":
             verb = "resolve"
             output = msgspec.json.encode(self.world.do_by_hand(saga_id, chosen.node)).decode()
             ask = verbs.Ask("ann", "decided", chosen.node, output)
-        await self._ask(coordinator, saga_id, verb, ask)
+        if await self._ask(coordinator, saga_id, verb, ask):
+            self.undone_by_hand.discard(saga_id)
 
     # -- playing -----------------------------------------------------------
 
@@ -431,6 +437,11 @@ class Player:
                     life.process.spawn(self._client_start(life.coordinator, saga_id, 1))
                 elif saga.status == s.STUCK or saga.standing.paused:
                     life.process.spawn(self._operate(life.coordinator, saga_id))
+                elif saga_id in self.undone_by_hand and saga.status not in (s.COMPLETED, s.ROLLED_BACK):
+                    # Nobody knows whether that decision was recorded, and the other side refuses the key from now on:
+                    # without an operator who insists, a node without a limit of attempts would try for ever.
+                    self.tape.fired["undone by hand, and not recorded"] += 1
+                    life.process.spawn(self._ask(life.coordinator, saga_id, "rollback"))
         if not self._all_over():
             self.loop.outside(3.0, self._tend)
 
