@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from compensate import Coordinator, DefinitionError, RolledBack, Saga, SagaExecutor, Stuck, action, saga
+from compensate import (
+    Coordinator,
+    DefinitionError,
+    RolledBack,
+    Saga,
+    SagaExecutor,
+    Stuck,
+    Unavailable,
+    action,
+    saga,
+)
 from compensate.core import events as e
 from compensate.core.machine import Machine
 from compensate.stores.base import Damaged, NewSaga, StoredSaga
@@ -288,3 +298,29 @@ async def test_an_executor_gives_a_node_up_too() -> None:
     with pytest.raises(Stuck, match="its process died 3 times"):
         await executor.execute()
     assert world.started == []
+
+
+class _LosesReleases(MemoryStore):
+    """The first releases fail, and nobody knows whether they were done: they were not."""
+
+    left = 1
+    lost = 0
+
+    def release(self, *args: Any, **kwargs: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            self.lost += 1
+            raise Unavailable("the line broke")
+        return super().release(*args, **kwargs)
+
+
+@pytest.mark.parametrize("recover", [True, False])
+async def test_a_suspect_whose_release_fails_is_not_left_alone(recover: bool) -> None:
+    store = _LosesReleases()
+    put(store, "s", 2)
+    async with Coordinator(store, sagas=[calling], poll=0.3, recover=recover) as c:
+        world.free.set()
+        with pytest.raises(Unavailable):
+            await c.adopt("s")
+        assert store.lost == 1
+        assert await asyncio.wait_for(c.attach("s").result(), 20) == "s"

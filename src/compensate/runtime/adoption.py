@@ -260,9 +260,14 @@ class Adoption:
         if record.status in s.ENDS or record.suspicion < self.suspects.threshold:
             return False
         self._put_off[record.id] = record.suspicion
-        done = self._host.setting.store.release(record.id, record.epoch)
-        if done is not None:
-            await done
+        try:
+            done = self._host.setting.store.release(record.id, record.epoch)
+            if done is not None:
+                await done
+        except StoreError:
+            # It may still be ours, and no store gives a saga to anybody while its owner lives.
+            self._host.orphans.add(record.id)
+            raise
         return True
 
     async def _next_suspect(self) -> tuple[bool, Execution | None]:
