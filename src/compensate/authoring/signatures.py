@@ -239,6 +239,8 @@ def misfit(given: Any, wanted: Any, *, stored: bool = True) -> str:
         wanted: The annotation that it meets.
         stored: Whether values go there as JSON, to be read as `wanted`; else they are handed over as they are.
     """
+    if given is wanted:
+        return ""
     reasons: list[str] = []
     for one in members(given):
         for other in members(wanted):

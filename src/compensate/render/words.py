@@ -25,6 +25,8 @@ STATE_WORDS: Final[dict[str, str]] = {
 
 def plain(text: str) -> str:
     """`text` on one line, of characters that every format can carry."""
+    if text.isprintable():
+        return " ".join(text.split())
     return " ".join(
         "".join(c if _carried(c) else ("\ufffd" if "\ud800" <= c <= "\udfff" else " ") for c in text).split()
     )

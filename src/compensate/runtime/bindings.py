@@ -190,6 +190,8 @@ class Bindings:
         self.sound = False
         self._find = find
         self._needs: dict[int, tuple[ActionNode, Needs]] = {}
+        self.to_come: dict[Any, tuple[ActionNode, str]] = {}
+        """What `fit` has found out about outputs that are still to come, by node, path and the type that is wanted."""
         self._bound: dict[int, Bound] = {}
         self._within: dict[tuple[str, str], Bound] = {}
         """Of the nodes inside fan-outs of subsagas, by place and name: all elements share them."""

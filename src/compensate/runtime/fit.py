@@ -533,7 +533,20 @@ class _Check:
         return self._to_come(spec, path, wanted, many=True)
 
     def _to_come(self, spec: ActionNode, path: Path, wanted: Any, *, many: bool = False) -> str:
-        """What is clearly wrong with reading an output that is still to come as `wanted`."""
+        """What is clearly wrong with reading an output that is still to come as `wanted`.
+
+        It depends on the definition and the code alone, so it is found out once for all sagas of a definition.
+        """
+        key = (id(spec), path, wanted, many)
+        try:
+            known = self.bindings.to_come.get(key)
+        except TypeError:  # a type that cannot be hashed
+            return self._clash_to_come(spec, path, wanted, many=many)
+        if known is None or known[0] is not spec:
+            known = self.bindings.to_come[key] = spec, self._clash_to_come(spec, path, wanted, many=many)
+        return known[1]
+
+    def _clash_to_come(self, spec: ActionNode, path: Path, wanted: Any, *, many: bool) -> str:
         action = self.bindings.needs(spec).action
         if action is None:
             return ""

@@ -261,6 +261,7 @@ class Host:
         """
         saga_id, epoch = stored.record.id, stored.record.epoch
         owed = False
+        execution: Execution | None = None
         try:
             old = self.live.get(saga_id) or self._left.get(saga_id)
             if old is not None:
@@ -292,7 +293,8 @@ class Host:
                 self.orphans.discard(saga_id)
             raise
         finally:
-            self._adopting = {each for each in self._adopting if each.id != saga_id}
+            if execution is not None:
+                self._adopting.discard(execution)
         self.damaged.pop(saga_id, None)
         self._left.pop(saga_id, None)
         self.live[saga_id] = execution
