@@ -72,7 +72,22 @@ class _Unheard(logging.Handler):
             logging.lastResort.handle(record)
 
 
-logger.addHandler(_Unheard())
+_unheard: Final = _Unheard()
+logger.addHandler(_unheard)
+
+
+def _heard(level: int) -> bool:
+    """Whether any handler would write a record of that level: where nobody listens, no record is made."""
+    if level >= ERROR:
+        return True  # it goes to stderr at least
+    at: logging.Logger | None = logger
+    while at is not None:
+        for handler in at.handlers:
+            if handler is not _unheard and level >= handler.level:
+                return True
+        at = at.parent if at.propagate else None
+    return False
+
 
 _muted: ContextVar[bool] = ContextVar("compensate_log_muted", default=False)
 
@@ -111,7 +126,7 @@ def write_events(fold: Fold, owner: str, events: Sequence[Event]) -> None:
         if line is None:
             continue
         level = line.level
-        if not logger.isEnabledFor(level) or _muted.get():
+        if not logger.isEnabledFor(level) or _muted.get() or not _heard(level):
             continue
         words, fields = line.say(fold, event)
         name = fold.plan.dag.name
