@@ -225,7 +225,7 @@ MUTANTS = (
         OUTCOMES,
         "(how.stopping and _comes_from(error, (Stopped, CancelledError)))",
         "False",
-        OUTCOME_TESTS,
+        ("tests/unit/test_cut_off.py",),
     ),
     Mutant(
         "first leaf of a group speaks for all",

@@ -7,10 +7,11 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from compensate import Coordinator, IllegalRequest, RolledBack, SagaExecutor, action, saga
+from compensate import Coordinator, IllegalRequest, RolledBack, SagaExecutor, Stopped, action, saga
 from compensate.stores.memory import MemoryStore
 
 log: list[str] = []
@@ -338,3 +339,82 @@ async def test_a_second_rollback_waits_for_the_first_and_goes_on_if_that_is_cut_
     await asyncio.wait_for(second, 5)
     assert log == ["undo begins"] * (1 + cut_off) + ["undo ends"]
     assert executor.fold.status == "rolled_back"
+
+
+def _raw(error: Stopped) -> BaseException:
+    return error
+
+
+def _wrapped(error: Stopped) -> BaseException:
+    wrapped = RuntimeError("the inner saga gave no answer")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _grouped(error: Stopped) -> BaseException:
+    return ExceptionGroup("several", [ValueError("another"), error])
+
+
+@pytest.mark.parametrize("shape", [_raw, _wrapped, _grouped])
+@pytest.mark.parametrize("way", ["forward", "undo"])
+async def test_an_action_whose_inner_saga_is_stopped_has_not_failed(
+    shape: Callable[[Stopped], BaseException], way: str
+) -> None:
+    entered, stopped, again = asyncio.Event(), 0, asyncio.Event()
+    coordinator = Coordinator("memory://")  # the actions see the one that is named so when they run
+
+    @action
+    async def waits() -> int:
+        entered.set()
+        await again.wait()
+        return 1
+
+    @action
+    async def pass_on(x: int) -> int:
+        return x
+
+    @saga
+    def inner() -> int:
+        return pass_on(waits())
+
+    async def ask() -> int:
+        nonlocal stopped
+        try:
+            return await coordinator.run(inner.with_id("inner"))
+        except Stopped as error:
+            stopped += 1
+            raise shape(error)  # noqa: B904 - its cause is part of the shape
+
+    @action
+    async def outer_do() -> int:
+        return await ask() if way == "forward" else 1
+
+    @outer_do.undo
+    async def outer_undo(_: int) -> None:
+        if way == "undo":
+            await ask()
+
+    @action
+    async def fails(x: int) -> int:
+        if way == "undo":
+            raise ValueError("no")
+        return x
+
+    @saga
+    def outer() -> int:
+        return fails(outer_do())
+
+    store = MemoryStore()
+    coordinator = Coordinator(store, sagas=[outer, inner], drain=5)
+    async with coordinator:
+        await coordinator.start(outer.with_id("outer"))
+        await entered.wait()
+        coordinator.stop()
+        again.set()
+    events = await store.events("outer")
+    assert stopped == 1
+    assert not {"failed", "undo_failed"} & {event.type for event in events if event.node == "outer_do"}
+    coordinator = Coordinator(store, sagas=[outer, inner])
+    async with coordinator:
+        ended = await asyncio.wait_for(coordinator.attach("outer").ended(), 20)
+    assert ended == ("completed" if way == "forward" else "rolled_back")
