@@ -7,10 +7,9 @@ owner lives, who asks adopts the saga and does it itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from functools import partial
 
-from compensate.errors import CompensateError, Fenced, IllegalRequest, Stopped, StoreError
+from compensate.errors import CompensateError, Fenced, IllegalRequest, Stopped, StoreError, Unavailable
 from compensate.runtime import verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.execution import Change
@@ -132,9 +131,16 @@ class Requests:
                 if done is not False:
                     return done is True
             else:
-                with contextlib.suppress(Fenced):  # somebody else has adopted it, and is to be asked
+                try:
                     if await execution.request(change):
                         return True
+                except Fenced:
+                    pass  # somebody else has adopted it, and is to be asked
+                except Unavailable:
+                    # Its write was cut off because the saga came back here under a later epoch, and not because the
+                    # store failed: the execution that has it now knows what the log holds of the request.
+                    if not execution.cut_off or self._host.stopping:
+                        raise
             await asyncio.sleep(0)
 
 
