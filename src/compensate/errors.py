@@ -19,6 +19,19 @@ class CompensateError(Exception):
     Every subclass, a user's own included, survives `pickle` and `copy` with its text, its attributes and its notes,
     whatever its constructor takes: the constructor is not called again. As with every exception, pickling drops
     `__cause__`, `__context__` and the traceback.
+
+    Durability:
+        An error says nothing by itself about what is stored; each class says it.
+
+    Example:
+        ```python
+        from compensate import CompensateError, open_store
+
+        try:
+            open_store("orders.db")
+        except CompensateError as error:
+            print(type(error).__name__, error)
+        ```
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,42 +80,228 @@ def _made_again(kind: type[CompensateError], args: tuple[Any, ...], own: tuple[A
 
 
 class DefinitionError(CompensateError):
-    """A saga, action or dag is defined wrongly. Never worth a retry: change the code."""
+    """A saga, action or dag is defined wrongly. Never worth a retry: change the code.
+
+    The message names the file and line where that can be known, what is wrong, and what to write instead.
+
+    Durability:
+        Nothing was stored and nothing ran: it is raised when the definition is made, or when a saga is started.
+
+    Example:
+        ```python
+        from compensate import DefinitionError, action
+
+        try:
+
+            @action
+            async def book(to) -> str: ...  # a parameter without a type cannot be stored
+
+        except DefinitionError as error:
+            assert "parameter to has no annotation" in str(error)
+        ```
+    """
 
 
 class SubsagaCreateFailed(DefinitionError):
-    """A subsaga does not fit the place where it is put (its params, its output)."""
+    """A subsaga does not fit the place where it is put: its params, or its output. Never worth a retry.
+
+    Durability:
+        Nothing was stored and nothing ran.
+
+    Example:
+        ```python
+        from compensate import DagBuilder, SubsagaCreateFailed, action, saga, subsaga_node
+
+
+        @action
+        async def ship(order: int) -> str:
+            return f"order {order} sent"
+
+
+        @saga
+        def shipping(order: int) -> str:
+            return ship(order)
+
+
+        builder = DagBuilder("shop")
+        builder.append(subsaga_node("ship", shipping, params_node="nowhere"))
+        try:
+            builder.build()
+        except SubsagaCreateFailed as error:
+            assert "nowhere" in str(error)
+        ```
+    """
 
 
 class NameInvalid(CompensateError, ValueError):
-    """An id or a name cannot be used: empty, too long, or with forbidden characters."""
+    """An id or a name cannot be used: empty, too long, or with forbidden characters. Choose another.
+
+    Durability:
+        Nothing was stored and nothing ran.
+
+    Example:
+        ```python
+        from compensate import NameInvalid, action, saga
+
+
+        @saga
+        def nothing() -> None: ...
+
+
+        try:
+            nothing.with_id("")
+        except NameInvalid as error:
+            print(error)
+        ```
+    """
 
 
 class ParamsInvalid(CompensateError, TypeError):
-    """The params given to a saga do not fit its signature. Nothing was stored."""
+    """The params given to a saga do not fit its signature. A retry with the same params fails again.
+
+    Durability:
+        Nothing was stored and nothing ran.
+
+    Example:
+        ```python
+        from compensate import ParamsInvalid, action, connect, saga
+
+
+        @action
+        def double(x: int) -> int:
+            return 2 * x
+
+
+        @saga
+        def doubled(x: int) -> int:
+            return double(x)
+
+
+        with connect("memory://") as c:
+            try:
+                c.run(doubled, "three")  # type: ignore[arg-type]
+            except ParamsInvalid as error:
+                print(error)
+        ```
+    """
 
 
 class SerializeFailed(CompensateError, ValueError):
-    """A value cannot be written to the log without changing it."""
+    """A value cannot be written to the log without changing it: it is not of its annotated type, or breaks a constraint.
+
+    What an action returned and cannot be stored leaves its node in doubt; the action is not run again to learn the
+    value, since it would do the same.
+
+    Durability:
+        The value was not written.
+
+    Example:
+        ```python
+        from compensate import SerializeFailed, action, saga
+
+
+        @saga
+        def nothing(x: float = 0.0) -> None: ...
+
+
+        try:
+            nothing.params["x"].encode("three")
+        except SerializeFailed as error:
+            print(error)
+        ```
+    """
 
 
 class DeserializeFailed(CompensateError, ValueError):
-    """Stored data does not decode as the type that the code expects today."""
+    """Stored data does not decode as the type that the code expects today.
+
+    A coordinator parks a saga whose stored values its code cannot read; it goes on when code is deployed that can.
+    Where a caller asks for a value as another type, nothing else is affected.
+
+    Durability:
+        The stored data is as it was.
+
+    Example:
+        ```python
+        from compensate import DeserializeFailed, action, connect, saga
+
+
+        @action
+        def name() -> str:
+            return "Ann"
+
+
+        @saga
+        def who() -> str:
+            return name()
+
+
+        with connect("memory://") as c:
+            c.run(who.with_id("i"))
+            try:
+                c.get("i").output("name", tp=int)
+            except DeserializeFailed as error:
+                print(error)
+        ```
+    """
 
 
 # -- looking things up -----------------------------------------------------
 
 
 class NotFound(CompensateError, LookupError):
-    """Something was asked for by a name that nobody has."""
+    """Something was asked for by a name that nobody has: an action, a saga, a node, a store.
+
+    Durability:
+        Nothing was changed.
+
+    Example:
+        ```python
+        from compensate import ActionRegistry, NotFound
+
+        try:
+            ActionRegistry().get("ship")
+        except NotFound as error:
+            print(error)
+        ```
+    """
 
 
 class ActionNotFound(NotFound):
-    """No action of that name is registered."""
+    """No action of that name is registered. Import the module that defines it, or give `actions=[...]`.
+
+    Durability:
+        Nothing was changed. A stored saga waits for a worker that has the action.
+
+    Example:
+        ```python
+        from compensate import ActionNotFound, ActionRegistry
+
+        try:
+            ActionRegistry().get("ship")
+        except ActionNotFound as error:
+            assert "ship" in str(error)
+        ```
+    """
 
 
 class SagaNotFound(NotFound):
-    """No saga with that id, or no saga definition of that name."""
+    """No saga with that id, or no saga definition of that name. A saga that was deleted is not found either.
+
+    Durability:
+        Nothing was changed.
+
+    Example:
+        ```python
+        from compensate import SagaNotFound, connect
+
+        with connect("memory://") as c:
+            try:
+                c.get("order-7")
+            except SagaNotFound as error:
+                print(error)
+        ```
+    """
 
 
 # -- names of classes -------------------------------------------------------
@@ -152,14 +351,33 @@ def same_class(stored: str, name: str) -> bool:
 class ActionFailed(CompensateError):
     """An action's (or undo's) error as the log keeps it: data, not the live object.
 
-    It is the `__cause__` of `RolledBack` and `Stuck` when the original
-    exception object is not at hand, as after a restart.
+    It is the `__cause__` of `RolledBack` and `Stuck` when the original exception object is not at hand, as after a
+    restart.
 
-    Attributes:
-        node: Name of the node.
+    Args:
+        node: Path of the node.
         type: Qualified name of the original exception's class.
         message: Its text.
         traceback: The formatted traceback, or `""`.
+
+    Attributes:
+        node: As above, like the next three.
+        type: As above.
+        message: As above.
+        traceback: As above.
+
+    Durability:
+        It is read from the log, so it is the same in every process and after every restart.
+
+    Example:
+        ```python
+        from compensate import ActionFailed
+
+        recorded = ActionFailed("charge", "builtins.ValueError", "the card has expired")
+        assert str(recorded) == "charge: ValueError: the card has expired"
+        assert isinstance(recorded.convert(ValueError), ValueError)
+        assert recorded.convert(KeyError) is None
+        ```
     """
 
     def __init__(self, node: str, type: str, message: str, traceback: str = "") -> None:
@@ -210,7 +428,41 @@ def _named(kind: type[E], name: str) -> type[E] | None:
 
 
 class SagaError(CompensateError):
-    """A saga did not complete. `saga_id` names it; `__cause__` is the first error."""
+    """A saga did not complete: the base of `RolledBack` and `Stuck`. Its `__cause__` is the first error.
+
+    Args:
+        message: The text.
+        saga_id: Which saga.
+
+    Attributes:
+        saga_id: As above.
+
+    Durability:
+        The end that it tells of is in the log. Starting the same id again gives the same error; it does not run again.
+
+    Example:
+        ```python
+        from compensate import SagaError, action, connect, saga
+
+
+        @action
+        def fail() -> None:
+            raise ValueError("no")
+
+
+        @saga
+        def failing() -> None:
+            fail()
+
+
+        with connect("memory://") as c:
+            try:
+                c.run(failing.with_id("i"))
+            except SagaError as error:
+                assert error.saga_id == "i"
+                assert isinstance(error.convert(ValueError), ValueError)
+        ```
+    """
 
     def __init__(self, message: str, *, saga_id: str) -> None:
         super().__init__(message)
@@ -239,11 +491,43 @@ class SagaError(CompensateError):
 class RolledBack(SagaError):
     """The saga was rolled back: everything that may have happened is undone.
 
-    Text and attributes are the same whether the saga was rolled back in this process or before a restart.
+    Text and attributes are the same whether the saga was rolled back in this process or before a restart. To try the
+    work again, start it under another id.
 
-    Attributes:
+    Args:
+        message: The text.
+        saga_id: Which saga.
         node: Path of the node that failed first and so began the rollback; `""` for a request or a deadline.
         reason: Why that node failed, or why else the saga was rolled back, in words.
+
+    Attributes:
+        node: As above.
+        reason: As above.
+
+    Durability:
+        The end is in the log; every undo had finished before it was written.
+
+    Example:
+        ```python
+        from compensate import RolledBack, action, connect, saga
+
+
+        @action
+        def fail() -> None:
+            raise ValueError("no room left")
+
+
+        @saga
+        def failing() -> None:
+            fail()
+
+
+        with connect("memory://") as c:
+            try:
+                c.run(failing)
+            except RolledBack as error:
+                assert (error.node, error.reason) == ("fail", "ValueError: no room left")
+        ```
     """
 
     def __init__(self, message: str, *, saga_id: str, node: str = "", reason: str = "") -> None:
@@ -258,7 +542,9 @@ class Stuck(SagaError):
     Its `__cause__` is the error of the first of `nodes`. Text and attributes are the same whether the saga got stuck
     in this process or before a restart.
 
-    Attributes:
+    Args:
+        message: The text.
+        saga_id: Which saga.
         nodes: Paths of the nodes that need a decision; empty if the saga is parked.
         reasons: Why each of them needs one, in words, by path.
         choices: What an operator can choose for each of them, by path.
@@ -266,6 +552,52 @@ class Stuck(SagaError):
             of the first node that was given up. `""` if the rollback was asked for, or a deadline began it.
         failed_reason: Why that node failed, or why else the saga was being rolled back, in words. `""` if it was not.
         parked: Why the code at hand does not fit the stored saga; `""` if the saga is not parked.
+
+    Attributes:
+        nodes: As above, like all that follow.
+        reasons: As above.
+        choices: As above.
+        failed_node: As above.
+        failed_reason: As above.
+        parked: As above.
+
+    Durability:
+        That it is stuck is in the log; nothing of the saga runs until a decision is recorded. A parked saga goes on by
+        itself when a worker has code that fits it.
+
+    Example:
+        ```python
+        from compensate import Permanent, Stuck, action, connect, saga
+
+
+        @action
+        def open_account() -> str:
+            return "account"
+
+
+        @open_account.undo
+        def close_account(account: str) -> None:
+            raise Permanent("there is money on it")
+
+
+        @action
+        def send_card(account: str) -> None:
+            raise RuntimeError("no address")
+
+
+        @saga
+        def welcome() -> None:
+            send_card(open_account())
+
+
+        with connect("memory://", sagas=[welcome]) as c:
+            try:
+                c.run(welcome.with_id("ann"))
+            except Stuck as error:
+                assert error.choices == {"open_account": ("retry", "skip", "resolve")}
+                assert error.failed_node == "send_card"
+            c.resolve("ann", "open_account", reason="closed by hand")
+        ```
     """
 
     def __init__(
@@ -292,14 +624,68 @@ class Stuck(SagaError):
 
 
 class SagaExists(CompensateError):
-    """The id is taken by another saga, or by this one with other params. Nothing was changed."""
+    """The id is taken by another saga, or by this one with other params; the message says what differs.
+
+    Starting an id again with the same params is no error: it gives the saga that is there.
+
+    Durability:
+        Nothing was changed. Choose another id, or look at the stored saga.
+
+    Example:
+        ```python
+        from compensate import SagaExists, action, connect, saga
+
+
+        @action
+        def double(x: int) -> int:
+            return 2 * x
+
+
+        @saga
+        def doubled(x: int) -> int:
+            return double(x)
+
+
+        with connect("memory://") as c:
+            c.run(doubled.with_id("i"), 1)
+            assert c.run(doubled.with_id("i"), 1) == 2
+            try:
+                c.run(doubled.with_id("i"), 3)
+            except SagaExists as error:
+                print(error)
+        ```
+    """
 
 
 class Stopped(CompensateError):
-    """The coordinator was shut down. A stored saga is gone on with by the next coordinator on its store.
+    """The coordinator was shut down before the answer came, or is not open.
+
+    Args:
+        message: The text.
+        signal: The name of the signal that stopped it, as `SIGTERM`; `""` if it was closed by the program itself.
 
     Attributes:
-        signal: The name of the signal that stopped it, as `SIGTERM`; `""` if it was closed by the program itself.
+        signal: As above.
+
+    Durability:
+        A saga that was stored stays so, and is resumed by the next worker on its store. Asking again there is safe.
+
+    Example:
+        ```python
+        from compensate import Stopped, action, connect, saga
+
+
+        @saga
+        def nothing() -> None: ...
+
+
+        c = connect("memory://")
+        c.close()
+        try:
+            c.run(nothing)
+        except Stopped as error:
+            print(error)
+        ```
     """
 
     def __init__(self, message: str, *, signal: str = "") -> None:
@@ -308,61 +694,274 @@ class Stopped(CompensateError):
 
 
 class IllegalRequest(CompensateError):
-    """The request makes no sense in the saga's present state. Nothing was changed."""
+    """The request makes no sense in the saga's present state, or here. The message says what would.
+
+    Durability:
+        Nothing was changed.
+
+    Example:
+        ```python
+        from compensate import IllegalRequest, action, connect, saga
+
+
+        @action
+        def double(x: int) -> int:
+            return 2 * x
+
+
+        @saga
+        def doubled(x: int) -> int:
+            return double(x)
+
+
+        with connect("memory://", sagas=[doubled]) as c:
+            c.run(doubled.with_id("i"), 1)
+            try:
+                c.retry("i", "double")  # it is not stuck
+            except IllegalRequest as error:
+                print(error)
+        ```
+    """
 
 
 # -- stores ----------------------------------------------------------------
 
 
 class StoreError(CompensateError):
-    """A store could not do what was asked."""
+    """A store could not do what was asked: the base of the errors of stores.
+
+    Durability:
+        Only after `Unavailable` may a write have happened; all others changed nothing.
+
+    Example:
+        ```python
+        from compensate import StoreError, open_store
+
+        try:
+            open_store("sqlite://orders.db")  # a path takes three slashes
+        except StoreError as error:
+            print(error)
+        ```
+    """
 
 
 class StoreUrlInvalid(StoreError, ValueError):
-    """A store url that names no store. Nothing was opened."""
+    """A store url that names no store; the message lists the forms.
+
+    Durability:
+        Nothing was opened or made.
+
+    Example:
+        ```python
+        from compensate import StoreUrlInvalid, open_store
+
+        try:
+            open_store("orders.db")
+        except StoreUrlInvalid as error:
+            assert "sqlite:///" in str(error)
+        ```
+    """
 
 
 class Fenced(StoreError):
-    """Another coordinator has adopted the saga: stop working on it. Never retry."""
+    """Another worker has claimed the saga: whoever gets this stops working on it. Never retry the write.
+
+    Durability:
+        The refused write was not made, and no write of that epoch ever will be.
+
+    Example:
+        ```python
+        from compensate import Fenced, StoreError
+
+        assert issubclass(Fenced, StoreError)
+        ```
+    """
 
 
 class Conflict(StoreError):
-    """The log has moved on: read it again before anything else is done."""
+    """The log has moved on: it has to be read again before anything else is done.
+
+    Durability:
+        The refused write was not made.
+
+    Example:
+        ```python
+        from compensate import Conflict, StoreError
+
+        assert issubclass(Conflict, StoreError)
+        ```
+    """
 
 
 class Unavailable(StoreError):
-    """The store cannot be reached or is busy. The outcome of a write is unknown; retry after reading."""
+    """The store cannot be reached or is busy. The outcome of a write is unknown.
+
+    Starting a saga again under the same id is safe, and so is repeating a request for one.
+
+    Durability:
+        A write that failed so may have been made. The library reads the log again before it does anything else.
+
+    Example:
+        ```python
+        import tempfile
+        from pathlib import Path
+
+        from compensate import Unavailable, connect
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                connect(f"sqlite:///{Path(folder) / 'missing' / 'orders.db'}")
+            except Unavailable as error:
+                print(error)
+        ```
+    """
 
 
 class CorruptLog(StoreError):
-    """A log, row or file is damaged or impossible. Never retried, never guessed at."""
+    """A log, row or file is damaged or impossible; the message names the place. Never retried, never guessed at.
+
+    Durability:
+        The damaged saga is left as it is, and holds up no other. Restore it from a copy.
+
+    Example:
+        ```python
+        import tempfile
+        from pathlib import Path
+
+        from compensate import CorruptLog, connect
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "orders.db"
+            path.write_bytes(b"this is no database, " * 100)
+            try:
+                connect(f"sqlite:///{path}")
+            except CorruptLog as error:
+                print(error)
+        ```
+    """
 
 
 class UnsupportedVersion(StoreError):
-    """The stored data was written by a newer version of the library. Upgrade before opening it."""
+    """The stored data was written by a newer version of the library. Upgrade before opening it.
+
+    Durability:
+        Nothing was changed.
+
+    Example:
+        ```python
+        from compensate import StoreError, UnsupportedVersion
+
+        assert issubclass(UnsupportedVersion, StoreError)
+        ```
+    """
 
 
 # -- raised by user code inside actions and undos --------------------------
 
 
 class NoEffect(CompensateError):
-    """Raised by an action: nothing under this key happened. Clears every earlier doubt about the node."""
+    """Raised by an action: nothing under this key happened. It clears every earlier doubt about the node.
+
+    The action may be tried again, as its `retry=` says; the node needs no undo.
+
+    Durability:
+        The outcome is recorded before anything else of the saga goes on.
+
+    Example:
+        ```python
+        from compensate import NoEffect, action
+
+
+        @action
+        async def charge(cents: int) -> str:
+            raise NoEffect("the provider does not know this key")
+        ```
+    """
 
 
 class Unknown(CompensateError):
-    """Raised by an action: it cannot tell whether its effect happened. The node is in doubt."""
+    """Raised by an action: it cannot tell whether its effect happened. The node is in doubt.
+
+    It may be tried again under the same key, as its `retry=` says. On a rollback it is undone, too.
+
+    Durability:
+        The doubt is recorded; only success or `NoEffect` clears it.
+
+    Example:
+        ```python
+        from compensate import Unknown, action
+
+
+        @action
+        async def charge(cents: int) -> str:
+            raise Unknown("the connection broke before the answer came")
+        ```
+    """
 
 
 class Permanent(CompensateError):
-    """Raised by an action or undo: trying again is useless. An undo that raises it is stuck at once."""
+    """Raised by an action or undo: trying again is useless. An undo that raises it is stuck at once.
+
+    Durability:
+        The outcome is recorded before anything else of the saga goes on.
+
+    Example:
+        ```python
+        from compensate import Permanent, action
+
+
+        @action
+        async def charge(cents: int) -> str:
+            raise Permanent("there is no such account")
+        ```
+    """
 
 
 class Refused(NoEffect, Permanent):
     """Raised by an action: the other side refused for good. Nothing happened, and trying again is useless.
 
-    Both `NoEffect` and `Permanent`, as is any class of your own that inherits from both.
+    It is both `NoEffect` and `Permanent`, as is any class of your own that inherits from both.
+
+    Durability:
+        The outcome is recorded before anything else of the saga goes on.
+
+    Example:
+        ```python
+        from compensate import Refused, action
+
+
+        @action
+        async def charge(cents: int) -> str:
+            raise Refused("the card was declined")
+        ```
     """
 
 
 class InjectedError(CompensateError):
-    """An error that a test or drill injected in place of an action's or undo's own result."""
+    """An error that a test or drill injected in place of an action's or undo's own result.
+
+    Durability:
+        It is recorded like any other error.
+
+    Example:
+        ```python
+        from compensate import Inject, RolledBack, action, connect, saga
+
+
+        @action
+        def double(x: int) -> int:
+            return 2 * x
+
+
+        @saga
+        def doubled(x: int) -> int:
+            return double(x)
+
+
+        with connect("memory://") as c:
+            try:
+                c.run(doubled, 1, inject={"double": Inject(fail="before")})
+            except RolledBack as error:
+                assert "InjectedError" in error.reason
+        ```
+    """
