@@ -25,7 +25,7 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.names import short_reason
 from compensate.errors import CompensateError
-from compensate.runtime.endings import because, first_failure, stuck_words
+from compensate.inspection.endings import because, first_failure, stuck_words
 
 logger: Final = logging.getLogger("compensate")
 

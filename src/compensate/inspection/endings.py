@@ -15,8 +15,7 @@ from compensate.core import states as s
 from compensate.core.log import Fold
 from compensate.core.names import Direction, short_reason
 from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stuck
-from compensate.runtime.bindings import Values
-from compensate.runtime.failures import revive
+from compensate.inspection.values import Values
 
 
 def output_of(fold: Fold, node: str, tp: Any) -> Any:
@@ -144,3 +143,22 @@ def _recorded(fold: Fold, node: str, direction: Direction) -> ActionFailed | Non
     i = fold.plan.index[node]
     failed = fold.undo_errors.get(i) if direction == "undo" else fold.errors.get(i)
     return None if failed is None or failed.error is None else revive(node, failed.error)
+
+
+def revive(node: str, info: e.ErrorInfo) -> ActionFailed:
+    """The error as an exception, when the original object is not at hand.
+
+    Its traceback shows causes, notes and leaves the way Python prints them, outermost cause first.
+    """
+    parts = [*(_shown(cause) + _BEHIND for cause in reversed(info.causes)), info.traceback, *info.notes]
+    parts += [_shown(leaf) for leaf in info.leaves]
+    return ActionFailed(node, info.type, info.message, "\n".join(part for part in parts if part))
+
+
+_BEHIND: Final = "\nThe next error came of the one above:"
+
+
+def _shown(info: e.ErrorInfo) -> str:
+    """An error with its place and notes, as text."""
+    head = f"{info.type}: {info.message}" if info.message else info.type
+    return "\n".join(part for part in (info.traceback, head, *info.notes) if part)
