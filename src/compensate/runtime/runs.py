@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from compensate.authoring import Saga
 from compensate.codec import records as r
@@ -16,11 +16,13 @@ from compensate.inspection.endings import ending
 from compensate.inspection.values import Values
 
 if TYPE_CHECKING:
-    from compensate.runtime.coordinator import Coordinator
+    from compensate.core.dag import Dag
+    from compensate.inspection.snapshot import Snapshot
     from compensate.runtime.execution import Execution
+    from compensate.runtime.slots import Slots
+    from compensate.stores.base import SagaRecord
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 _End: TypeAlias = tuple[Fold, Mapping[tuple[str, Direction], BaseException]]
 """A saga as it ended, and what its actions and undos raised here."""
@@ -51,6 +53,27 @@ class Origin:
             )
 
 
+class RunSource(Protocol):
+    """What a `Run` asks of the object that made it: a coordinator, or a client.
+
+    A protocol, because these objects make runs: their modules import this one. The coordinator describes each member.
+    """
+
+    @property
+    def slots(self) -> Slots: ...  # noqa: D102
+    def definition_of(self, dag: Dag) -> Saga[..., Any] | None: ...  # noqa: D102
+    def execution(self, saga_id: str) -> Execution | None: ...  # noqa: D102
+    def check_loop(self, saga_id: str) -> None: ...  # noqa: D102
+    def check_running(self, saga_id: str) -> None: ...  # noqa: D102
+    def check_sound(self, saga_id: str) -> None: ...  # noqa: D102
+    async def get(self, saga_id: str) -> Snapshot: ...  # noqa: D102
+    async def record(self, saga_id: str) -> SagaRecord: ...  # noqa: D102
+    async def wait_for_end(self, saga_id: str, origin: Origin) -> bool: ...  # noqa: D102
+    def follow(  # noqa: D102
+        self, saga_id: str, after: int = 0, origin: Origin | None = None
+    ) -> AsyncIterator[Event]: ...
+
+
 class Run(Generic[T]):
     """A handle on one saga.
 
@@ -61,7 +84,7 @@ class Run(Generic[T]):
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        coordinator: RunSource,
         saga_id: str,
         saga: Saga[..., T] | None,
         execution: Execution | None = None,
