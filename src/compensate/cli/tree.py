@@ -11,10 +11,10 @@ from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.states import NodeState, SagaStatus
 from compensate.inspection.timeline import Timeline
-from compensate.render.lines import doubt, said, span, why_rollback
+from compensate.render.lines import doubt, span
 from compensate.render.text import Row, rows
 from compensate.render.view import ViewNode, snapshot, state_words
-from compensate.render.words import STATE_WORDS, columns, cut, plain
+from compensate.render.words import STATE_WORDS, columns, cut, plain, said, why_rollback
 
 STYLES: Final[dict[str, str]] = {
     s.PENDING: "bright_black",
