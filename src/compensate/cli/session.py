@@ -12,9 +12,9 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from compensate import stores
 from compensate.cli import codes
+from compensate.cli.live import Watch
 from compensate.cli.loading import CliError, Code, deps_of
 from compensate.cli.output import Command, Output, choices
-from compensate.cli.watching import Watch
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event

@@ -13,7 +13,7 @@ from compensate.cli import codes
 from compensate.cli.loading import CliError, load_code
 from compensate.cli.options import Common, app, common, decision, running
 from compensate.cli.output import saga_document
-from compensate.cli.running import finish, interrupted, through
+from compensate.cli.run import finish, interrupted, through
 from compensate.cli.session import Interrupted, Session, check_store, reading
 from compensate.core import states as s
 from compensate.runtime.coordinator import Coordinator

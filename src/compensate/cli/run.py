@@ -9,8 +9,8 @@ import click
 
 from compensate.cli import codes
 from compensate.cli.injecting import injecting, read_faults
+from compensate.cli.inspect_commands import output_text
 from compensate.cli.loading import CliError, Code, load_code, load_saga, looks_like_definition, read_params
-from compensate.cli.looking import output_text
 from compensate.cli.options import Common, common, running
 from compensate.cli.output import saga_document
 from compensate.cli.session import (
