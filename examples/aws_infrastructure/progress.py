@@ -8,7 +8,7 @@ import sys
 
 from compensate.core import events as e
 from compensate.core.events import Event
-from compensate.render.lines import said
+from compensate.render.words import said
 
 GREEN, RED, YELLOW, BOLD, DIM = "32", "31", "33", "1", "2"
 END = {e.SAGA_COMPLETED: GREEN, e.SAGA_ROLLED_BACK: YELLOW, e.SAGA_STUCK: RED}

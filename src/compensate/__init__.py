@@ -64,22 +64,19 @@ from compensate.errors import (
 )
 
 if TYPE_CHECKING:
+    from compensate.codec.document import StateDocument, read_go_document
+    from compensate.inspection.documents import state_document
+    from compensate.inspection.saga_log import SagaLog
+    from compensate.inspection.snapshot import Snapshot
+    from compensate.inspection.timeline import TraceRecord
+    from compensate.interop.go_documents import import_document, imported_name
     from compensate.render.lines import event_line
     from compensate.runtime.blocking import BlockingRun, Connection, connect
     from compensate.runtime.coordinator import Coordinator
-    from compensate.runtime.document import (
-        StateDocument,
-        import_document,
-        imported_name,
-        read_go_document,
-        state_document,
-    )
     from compensate.runtime.executor import SagaExecutor
     from compensate.runtime.inject import Inject
-    from compensate.runtime.runs import Run, Snapshot
-    from compensate.runtime.saga_log import SagaLog
+    from compensate.runtime.runs import Run
     from compensate.runtime.setting import Observer
-    from compensate.runtime.trace import TraceRecord
     from compensate.stores import Store, open_store, reading, store_exists
     from compensate.stores.base import Page, SagaRecord
     from compensate.stores.file import FileStore
@@ -99,21 +96,21 @@ _LATER: Final = {
     "Page": "compensate.stores.base",
     "Run": "compensate.runtime.runs",
     "SagaExecutor": "compensate.runtime.executor",
-    "SagaLog": "compensate.runtime.saga_log",
+    "SagaLog": "compensate.inspection.saga_log",
     "SagaRecord": "compensate.stores.base",
-    "Snapshot": "compensate.runtime.runs",
+    "Snapshot": "compensate.inspection.snapshot",
     "SqliteStore": "compensate.stores.sqlite",
-    "StateDocument": "compensate.runtime.document",
+    "StateDocument": "compensate.codec.document",
     "Store": "compensate.stores",
-    "TraceRecord": "compensate.runtime.trace",
+    "TraceRecord": "compensate.inspection.timeline",
     "connect": "compensate.runtime.blocking",
     "event_line": "compensate.render.lines",
-    "import_document": "compensate.runtime.document",
-    "imported_name": "compensate.runtime.document",
+    "import_document": "compensate.interop.go_documents",
+    "imported_name": "compensate.interop.go_documents",
     "open_store": "compensate.stores",
-    "read_go_document": "compensate.runtime.document",
+    "read_go_document": "compensate.codec.document",
     "reading": "compensate.stores",
-    "state_document": "compensate.runtime.document",
+    "state_document": "compensate.inspection.documents",
     "store_exists": "compensate.stores",
 }
 """What runs sagas, and where it is: imported when it is asked for. Who only defines sagas does not pay for it."""

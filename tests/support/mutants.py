@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
 
 CORE = "src/compensate/core/"
 RUNTIME = "src/compensate/runtime/"
+INSPECTION = "src/compensate/inspection/"
 OUTCOMES = RUNTIME + "calls/outcomes.py"
 INVOKE = RUNTIME + "calls/invoke.py"
 RESULTS = RUNTIME + "calls/results.py"
@@ -397,63 +398,63 @@ MUTANTS = (
     ),
     Mutant(
         "every element gets the first item",
-        RUNTIME + "bindings.py",
+        INSPECTION + "values.py",
         "return items[plan.elements[end].index(i)]",
         "return items[0]",
         FAN_OUT_TESTS,
     ),
     Mutant(
         "required parameter unchecked",
-        RUNTIME + "bindings.py",
+        INSPECTION + "bindings.py",
         "        elif parameter.default is parameter.empty:\n",
         "        elif False:\n",
         FIT_TESTS,
     ),
     Mutant(
         "parameter that is gone unchecked",
-        RUNTIME + "bindings.py",
+        INSPECTION + "bindings.py",
         "    unknown = sorted(given - set(action.params))\n",
         "    unknown: list[str] = []\n",
         FIT_TESTS,
     ),
     Mutant(
         "undo that is gone unchecked",
-        RUNTIME + "bindings.py",
+        INSPECTION + "bindings.py",
         "        if action.undo_fn is None:\n",
         "        if False:\n",
         FIT_TESTS,
     ),
     Mutant(
         "kind of undo unchecked",
-        RUNTIME + "bindings.py",
+        INSPECTION + "bindings.py",
         'elif spec.undo == "unknown" and action.undo_kind != "unknown":',
         'elif spec.undo == "unknown" and action.undo_kind == "none":',
         FIT_TESTS,
     ),
     Mutant(
         "later inputs unchecked",
-        RUNTIME + "fit.py",
+        INSPECTION + "fit.py",
         "                reason = self._expr(item.expr, scope, (), codec.type, codec)\n",
         '                reason = ""\n',
         FIT_TESTS,
     ),
     Mutant(
         "types of values to come unchecked",
-        RUNTIME + "fit.py",
+        INSPECTION + "fit.py",
         "        reason = clash(given, wanted)\n",
         '        reason = ""\n',
         FIT_TESTS,
     ),
     Mutant(
         "inputs of undos unchecked",
-        RUNTIME + "fit.py",
+        INSPECTION + "fit.py",
         "        if action.undo_takes_ctx and self.fold.state[i] != s.PENDING:\n",
         "        if False:\n",
         FIT_TESTS,
     ),
     Mutant(
         "code of an undo needed behind a pivot",
-        RUNTIME + "fit.py",
+        INSPECTION + "fit.py",
         "        undone = not fold.pivot_passed\n",
         "        undone = True\n",
         FIT_TESTS,

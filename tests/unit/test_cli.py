@@ -18,14 +18,14 @@ from rich.console import Console
 from compensate import errors
 from compensate.cli import codes, main
 from compensate.cli.output import Command
-from compensate.cli.progress import Progress
 from compensate.cli.tree import STYLES, tree
 from compensate.codec import records as r
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.names import LONGEST
-from compensate.runtime.runs import Snapshot
+from compensate.inspection.snapshot import Snapshot
+from compensate.inspection.timeline import Timeline
 from compensate.stores.base import SagaRecord, StoredSaga
 from tests.support.cli import SHOP
 from tests.support.driving import dag, node
@@ -417,7 +417,7 @@ def test_what_a_terminal_would_obey_is_taken_out_of_what_is_shown(type_: Type, t
 # -- the tree -----------------------------------------------------------------------------------
 
 
-def progress(events: list[Event], *nodes: Any, at: float = 100.0) -> Progress:
+def progress(events: list[Event], *nodes: Any, at: float = 100.0) -> Timeline:
     """A saga as far as these events go."""
     graph = dag(*nodes)
     encoded = r.encode_dag(graph)
@@ -427,14 +427,15 @@ def progress(events: list[Event], *nodes: Any, at: float = 100.0) -> Progress:
         *(Event(k, 1, ev.at, ev.type, ev.node, ev.attempt, ev.data) for k, ev in enumerate(events, 2)),
     ]
     record = SagaRecord("s1", "d", r.fingerprint(encoded), "running", False, False, 1, None, len(log), at, at)
-    return Progress(Snapshot(StoredSaga(record, encoded, log)))
+    snapshot = Snapshot(StoredSaga(record, encoded, log))
+    return Timeline(snapshot.fold, snapshot.events)
 
 
 def ev(type: str, node: str = "", attempt: int = 0, at: float = 100.0, data: Any = None) -> Event:
     return Event(0, 1, at, type, node, attempt, data)
 
 
-def drawn(shown: Progress, now: float = 110.0, width: int = 100, **more: Any) -> list[str]:
+def drawn(shown: Timeline, now: float = 110.0, width: int = 100, **more: Any) -> list[str]:
     console = Console(width=width, no_color=True, force_terminal=False, legacy_windows=False)
     with console.capture() as capture:
         console.print(tree(shown, now, width=width, **more))

@@ -11,7 +11,7 @@ import pytest
 from compensate import Coordinator, DefinitionError, Saga
 from compensate.core import events as e
 from compensate.core import states as s
-from compensate.runtime.runs import Snapshot
+from compensate.inspection.snapshot import Snapshot
 from compensate.stores.memory import MemoryStore
 from compensate.testing.checker import check
 from tests.support.deploys import CHANGES, NAMES, Change, Kind, World, random_saga, registry_of, vocabulary

@@ -21,7 +21,7 @@ from compensate import (
     SagaExecutor,
     SagaExists,
 )
-from compensate.codec.document import STATUS, document_of
+from compensate.codec.document import STATUS, StateDocument, document_of, read_go_document
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.dag import ActionNode, Dag, Each, Ref, SubsagaNode, Value
@@ -31,13 +31,8 @@ from compensate.core.names import check_name
 from compensate.core.plan import ACTION, Plan
 from compensate.core.policy import Retry
 from compensate.errors import CorruptLog
-from compensate.runtime.document import (
-    StateDocument,
-    import_document,
-    imported_name,
-    read_go_document,
-    state_document,
-)
+from compensate.inspection.documents import state_document
+from compensate.interop.go_documents import import_document, imported_name
 from compensate.stores import Store, open_store
 from tests.support.driving import Run
 

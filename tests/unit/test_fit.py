@@ -27,7 +27,7 @@ from compensate import (
     saga_from_dag,
     subsaga_node,
 )
-from compensate.runtime.runs import Snapshot
+from compensate.inspection.snapshot import Snapshot
 from compensate.stores.memory import MemoryStore
 
 Make = Callable[..., Any]

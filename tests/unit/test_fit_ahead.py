@@ -12,7 +12,7 @@ import pytest
 
 from compensate import Action, ActionRegistry, Coordinator, Retry, Saga, fan_out, saga
 from compensate.core.events import SagaStuck
-from compensate.runtime.runs import Snapshot
+from compensate.inspection.snapshot import Snapshot
 from compensate.stores.memory import MemoryStore
 
 RETRY = Retry(2, first=0.01)

@@ -8,7 +8,7 @@ from compensate.core import events as e
 from compensate.core.dag import ActionNode, Dag, Ref
 from compensate.core.events import Event
 from compensate.errors import CorruptLog, IllegalRequest
-from compensate.runtime.saga_log import SagaLog
+from compensate.inspection.saga_log import SagaLog
 
 TRIP = Dag(
     "trip",

@@ -82,7 +82,6 @@ async def test_a_snapshot_shows_states_and_errors_in_a_notebook() -> None:
     for words in ("rolled back", "undone", "failed", "the order of the undos"):
         assert words in text
     assert "Permanent: declined" in snapshot._repr_html_()
-    assert shown(snapshot.fold._repr_svg_())  # type: ignore[attr-defined]
 
 
 def test_what_is_defined_says_what_and_where_it_is() -> None:

@@ -23,7 +23,8 @@ from typing import (
 
 from compensate.authoring.context import Ctx
 from compensate.authoring.naming import ByName, found_at, refuse_pickling
-from compensate.authoring.placing import DEFAULT, Place, Placed
+from compensate.authoring.options import ConfiguredAction
+from compensate.authoring.placement import DEFAULT, NodeOptions
 from compensate.authoring.signatures import (
     Signature,
     check_text,
@@ -167,7 +168,7 @@ class Action(Generic[P, T]):
     # -- placing it in a saga ----------------------------------------------
 
     def make_node(
-        self, name: str, inputs: dict[str, Expr], settings: Place = DEFAULT, *, each: Each | None = None
+        self, name: str, inputs: dict[str, Expr], settings: NodeOptions = DEFAULT, *, each: Each | None = None
     ) -> ActionNode:
         """This action as a node of a dag."""
         where = f"node {name}"
@@ -215,7 +216,7 @@ class Action(Generic[P, T]):
         timeout: float | None = None,
         undo_retry: Retry | None = None,
         undo_timeout: float | None = None,
-    ) -> Placed[P, T]:
+    ) -> ConfiguredAction[P, T]:
         """This action with other settings for one node; call the result. What is not given stays.
 
         Args:
@@ -226,7 +227,7 @@ class Action(Generic[P, T]):
             undo_retry: When the undo is tried again.
             undo_timeout: Seconds for one attempt of the undo.
         """
-        placed: Placed[P, T] = Placed(self, DEFAULT)
+        placed: ConfiguredAction[P, T] = ConfiguredAction(self, DEFAULT)
         return placed.options(
             name=name,
             label=label,
@@ -236,17 +237,17 @@ class Action(Generic[P, T]):
             undo_timeout=undo_timeout,
         )
 
-    def after(self, *nodes: object) -> Placed[P, T]:
+    def after(self, *nodes: object) -> ConfiguredAction[P, T]:
         """This action, to start only after other nodes have completed, given as references or by name."""
-        placed: Placed[P, T] = Placed(self, DEFAULT)
+        placed: ConfiguredAction[P, T] = ConfiguredAction(self, DEFAULT)
         return placed.after(*nodes)
 
-    def when(self, flag: bool) -> Placed[P, T | None]:
+    def when(self, flag: bool) -> ConfiguredAction[P, T | None]:
         """This action, to run only if `flag` (a reference to a `bool`) is true; skipped, its output is `None`.
 
         The decision is recorded in the log and never taken again.
         """
-        placed: Placed[P, T] = Placed(self, DEFAULT)
+        placed: ConfiguredAction[P, T] = ConfiguredAction(self, DEFAULT)
         return placed.when(flag)
 
     # -- its undo ----------------------------------------------------------

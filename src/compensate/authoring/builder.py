@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from inspect import Parameter
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 from msgspec import Raw
 
 from compensate.authoring.actions import Action
-from compensate.authoring.composing import encode_plain
+from compensate.authoring.expressions import encode_plain
 from compensate.authoring.fitting import check_actions, check_known, remember, remembered
-from compensate.authoring.placing import Place
+from compensate.authoring.placement import NodeOptions
 from compensate.authoring.registry import ActionRegistry, actions_of
-from compensate.authoring.sagas import Saga, check_storable
-from compensate.authoring.signatures import check_text, signature_text
+from compensate.authoring.sagas import Definition, Saga, check_storable
+from compensate.authoring.signatures import author_line, check_text, signature_text
 from compensate.authoring.tracing import with_after
-from compensate.codec import TypeCodec, encode_any
+from compensate.codec import TypeCodec, encode_any, type_codec
 from compensate.core.dag import (
     PARAMS,
     ActionNode,
@@ -112,7 +113,7 @@ def action_node(
     exprs = {
         key: _expr(value, action.params[key], f"{where}, parameter {key}") for key, value in given.items()
     }
-    settings = Place(
+    settings = NodeOptions(
         label=label, retry=retry, timeout=timeout, undo_retry=undo_retry, undo_timeout=undo_timeout
     )
     items = None if each is None else Each(each[0], _items(each[1], action.params[each[0]], where))
@@ -375,3 +376,33 @@ class DagBuilder:
                 "together, or call build(output=...)"
             )
         return last[0]
+
+
+def saga_from_dag(
+    dag: Dag, registry: ActionRegistry, *, params: Mapping[str, Any] | None = None, returns: Any = Any
+) -> Saga[..., Any]:
+    """Make a saga of a dag that was built or stored, so that a coordinator can run it.
+
+    Args:
+        dag: The graph.
+        registry: Where its actions are.
+        params: Type of each of the dag's params; a param that is left out takes any JSON data.
+        returns: Type of its output.
+
+    Raises:
+        DefinitionError: The dag cannot run, `params` names one that the dag does not have, or a type cannot be stored.
+        ActionNotFound: The registry does not know an action; the message names the dag and the node.
+    """
+    where = f"saga {dag.name}"
+    validate(dag)
+    check_storable(dag, where)
+    types = dict(params or {})
+    if unknown := types.keys() - set(dag.params):
+        raise DefinitionError(f"{where}: it has no param {min(unknown)!r}; it has {list(dag.params)}")
+    codecs = {
+        name: type_codec(types.get(name, Any), where=f"{where}, parameter {name}") for name in dag.params
+    }
+    signature = inspect.Signature([Parameter(name, Parameter.KEYWORD_ONLY) for name in dag.params])
+    output = None if dag.output is None else type_codec(returns, where=f"{where}, its return value")
+    actions = actions_of(dag, registry)
+    return Saga(Definition(dag, signature, codecs, output, actions, f"{where} (of a dag, {author_line()})"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compensate.authoring.actions import Action
+from compensate.authoring.sagas import Saga
 from compensate.core.dag import Dag, action_nodes
 from compensate.errors import ActionNotFound, DefinitionError, SagaNotFound
-
-if TYPE_CHECKING:
-    from compensate.authoring.sagas import Saga
 
 
 class ActionRegistry:

@@ -13,17 +13,16 @@ import msgspec
 from msgspec import Raw
 
 from compensate.authoring.actions import Action
-from compensate.authoring.composing import compose
-from compensate.authoring.fanning import fan_out
+from compensate.authoring.expressions import compose
+from compensate.authoring.fan_out import fan_out
 from compensate.authoring.fitting import check_known
 from compensate.authoring.naming import found_at, refuse_pickling
-from compensate.authoring.placing import DEFAULT, Place, Placed
+from compensate.authoring.notebook import page, picture
+from compensate.authoring.options import ConfiguredAction
+from compensate.authoring.placement import DEFAULT, NodeOptions
 from compensate.authoring.refs import refuse_mistaken, source_of
-from compensate.authoring.registry import ActionRegistry, actions_of
-from compensate.authoring.showing import page, picture
 from compensate.authoring.signatures import (
     Signature,
-    author_line,
     bind_error,
     check_text,
     require_function,
@@ -32,7 +31,7 @@ from compensate.authoring.signatures import (
 )
 from compensate.authoring.source import check_source
 from compensate.authoring.tracing import Tracer, add_node
-from compensate.codec import TypeCodec, type_codec
+from compensate.codec import TypeCodec
 from compensate.codec.records import UNREADABLE, check_keys, encode_dag, fingerprint, join_fields, to_json
 from compensate.core.dag import Dag, Each, Expr, SubsagaNode, validate
 from compensate.core.names import check_name, check_saga_id
@@ -149,7 +148,7 @@ class Saga(Generic[P, T_co]):
         *,
         deadline: float | None = None,
         saga_id: str | None = None,
-        settings: Place = DEFAULT,
+        settings: NodeOptions = DEFAULT,
     ) -> None:
         if deadline is not None and not (0 < deadline < math.inf):
             raise DefinitionError(
@@ -287,14 +286,14 @@ class Saga(Generic[P, T_co]):
         """
         return add_node(self, self._settings, args, kwargs)  # type: ignore[no-any-return]
 
-    def after(self, *nodes: object) -> Placed[P, T_co]:
+    def after(self, *nodes: object) -> ConfiguredAction[P, T_co]:
         """As a subsaga that starts only after these nodes; see `Action.after`."""
-        placed: Placed[P, T_co] = Placed(self, self._settings)
+        placed: ConfiguredAction[P, T_co] = ConfiguredAction(self, self._settings)
         return placed.after(*nodes)
 
-    def when(self, flag: bool) -> Placed[P, T_co | None]:
+    def when(self, flag: bool) -> ConfiguredAction[P, T_co | None]:
         """As a subsaga that runs only if the flag is true; see `Action.when`."""
-        placed: Placed[P, T_co] = Placed(self, self._settings)
+        placed: ConfiguredAction[P, T_co] = ConfiguredAction(self, self._settings)
         return placed.when(flag)
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -325,7 +324,7 @@ class Saga(Generic[P, T_co]):
             )
 
     def make_node(
-        self, name: str, inputs: dict[str, Expr], settings: Place = DEFAULT, *, each: Each | None = None
+        self, name: str, inputs: dict[str, Expr], settings: NodeOptions = DEFAULT, *, each: Each | None = None
     ) -> SubsagaNode:
         """This saga as a node of a dag.
 
@@ -403,7 +402,7 @@ class Saga(Generic[P, T_co]):
 
 
 def _variant(
-    saga: Saga[..., Any], deadline: float | None, saga_id: str | None, settings: Place
+    saga: Saga[..., Any], deadline: float | None, saga_id: str | None, settings: NodeOptions
 ) -> Saga[..., Any]:
     """A saga with other settings, as pickle makes it anew."""
     return Saga(saga.definition, deadline=deadline, saga_id=saga_id, settings=settings)
@@ -442,36 +441,6 @@ def saga(
         return Saga(_trace(fn, name), deadline=deadline)
 
     return decorate if fn is None else decorate(fn)
-
-
-def saga_from_dag(
-    dag: Dag, registry: ActionRegistry, *, params: Mapping[str, Any] | None = None, returns: Any = Any
-) -> Saga[..., Any]:
-    """Make a saga of a dag that was built or stored, so that a coordinator can run it.
-
-    Args:
-        dag: The graph.
-        registry: Where its actions are.
-        params: Type of each of the dag's params; a param that is left out takes any JSON data.
-        returns: Type of its output.
-
-    Raises:
-        DefinitionError: The dag cannot run, `params` names one that the dag does not have, or a type cannot be stored.
-        ActionNotFound: The registry does not know an action; the message names the dag and the node.
-    """
-    where = f"saga {dag.name}"
-    validate(dag)
-    check_storable(dag, where)
-    types = dict(params or {})
-    if unknown := types.keys() - set(dag.params):
-        raise DefinitionError(f"{where}: it has no param {min(unknown)!r}; it has {list(dag.params)}")
-    codecs = {
-        name: type_codec(types.get(name, Any), where=f"{where}, parameter {name}") for name in dag.params
-    }
-    signature = inspect.Signature([Parameter(name, Parameter.KEYWORD_ONLY) for name in dag.params])
-    output = None if dag.output is None else type_codec(returns, where=f"{where}, its return value")
-    actions = actions_of(dag, registry)
-    return Saga(Definition(dag, signature, codecs, output, actions, f"{where} (of a dag, {author_line()})"))
 
 
 def _trace(fn: Callable[..., Any], name: str | None) -> Definition:
@@ -533,7 +502,7 @@ def check_storable(dag: Dag, where: str) -> None:
 
 def _makes_node(found: object) -> bool:
     """Whether a call of this makes a node in a saga function."""
-    return isinstance(found, Action | Saga | Placed) or found is fan_out
+    return isinstance(found, Action | Saga | ConfiguredAction) or found is fan_out
 
 
 def _output(returned: Any, codec: TypeCodec[Any], tracer: Tracer, where: str) -> Expr | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Raw
 
-from compensate.authoring.composing import compose, holds_reference, own, refuse_mark
+from compensate.authoring.expressions import compose, holds_reference, own, refuse_mark
+from compensate.authoring.placement import NodeOptions, NodeSource
 from compensate.authoring.refs import Reference, Source, source_of
 from compensate.authoring.signatures import author_line, bind_error, check_text, members, misfit, subclass_of
 from compensate.codec import TypeCodec, encode_any, type_codec
@@ -17,10 +18,6 @@ from compensate.codec.values import type_name
 from compensate.core.dag import PARAMS, ConstantNode, Each, Expr, Node, dependencies
 from compensate.core.names import check_name
 from compensate.errors import DefinitionError, SerializeFailed
-
-if TYPE_CHECKING:
-    from compensate.authoring.placing import Place, Placeable
-
 
 V = TypeVar("V")
 
@@ -51,7 +48,13 @@ class Tracer:
             _current.reset(token)
 
     def add(
-        self, target: Placeable, settings: Place, args: Iterable[Any], kwargs: Mapping[str, Any], *, fan: bool
+        self,
+        target: NodeSource,
+        settings: NodeOptions,
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        fan: bool,
     ) -> Any:
         """Make a node of an action or saga; returns a reference to its output."""
         where = f"{author_line()}: {target.name}"
@@ -97,7 +100,7 @@ class Tracer:
     # -- parts of it -------------------------------------------------------
 
     def _bind(
-        self, target: Placeable, where: str, args: Iterable[Any], kwargs: Mapping[str, Any]
+        self, target: NodeSource, where: str, args: Iterable[Any], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         try:
             return target.bind(*args, **kwargs)
@@ -126,7 +129,7 @@ class Tracer:
                 raise DefinitionError(f"{where}: an item of {source.shown} does not fit: {reason}")
         return source.ref()
 
-    def _use(self, target: Placeable, where: str) -> None:
+    def _use(self, target: NodeSource, where: str) -> None:
         for name, action in target.actions.items():
             if self.actions.setdefault(name, action) is not action:
                 raise DefinitionError(
@@ -176,7 +179,12 @@ _current: ContextVar[Tracer | None] = ContextVar("compensate_tracer", default=No
 
 
 def add_node(
-    target: Placeable, settings: Place, args: Iterable[Any], kwargs: Mapping[str, Any], *, fan: bool = False
+    target: NodeSource,
+    settings: NodeOptions,
+    args: Iterable[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    fan: bool = False,
 ) -> Any:
     """Make a node in the saga that is being traced; returns a reference to its output."""
     tracer = _current.get()

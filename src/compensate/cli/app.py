@@ -11,12 +11,12 @@ import click
 
 from compensate import __version__
 from compensate.cli import codes
-from compensate.cli.checking import check
-from compensate.cli.looking import events, graph, ls, show
-from compensate.cli.operating import delete, pause, resolve, retry, rollback, skip, unpause
+from compensate.cli.check import check
+from compensate.cli.inspect_commands import events, graph, ls, show
+from compensate.cli.operate import delete, pause, resolve, retry, rollback, skip, unpause
 from compensate.cli.output import LogHandler, Output
-from compensate.cli.running import resume
-from compensate.cli.running import run as run_command
+from compensate.cli.run import resume
+from compensate.cli.run import run as run_command
 from compensate.cli.session import Interrupted, leave
 
 _HELP = f"""Run durable sagas, look at them, and decide about those that are stuck.

@@ -17,7 +17,10 @@ from rich.text import Text
 
 from compensate.cli import codes
 from compensate.cli.loading import CliError
+from compensate.core.events import StuckNode
 from compensate.errors import CompensateError
+from compensate.inspection import documents
+from compensate.inspection.snapshot import Snapshot
 from compensate.render.words import exact, lines, plain
 from compensate.stores.urls import redacted, scrubbed
 
@@ -224,3 +227,21 @@ class Command:
         if dashed:
             parts += ["--", *arguments]
         return shlex.join(parts)
+
+
+def choices(saga_id: str, node: StuckNode, command: Command, apps: list[str]) -> list[str]:
+    """The commands to type for each legal choice at a stuck node."""
+    typed: list[str] = []
+    for choice in node.choices:
+        verb, _, with_output = choice.partition(" ")
+        flags = ["--output", "JSON"] if with_output else []
+        typed.append(command(verb, saga_id, node.node, flags=flags, apps=apps))
+    return typed
+
+
+def saga_document(snapshot: Snapshot, command: Command, apps: list[str]) -> dict[str, Any]:
+    """A whole saga as JSON data, with the commands to type for each choice that an operator has."""
+    document = documents.of_saga(snapshot)
+    for entry, node in zip(document["stuck"], snapshot.stuck(), strict=True):
+        entry["commands"] = choices(snapshot.id, node, command, apps)
+    return document

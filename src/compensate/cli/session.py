@@ -12,19 +12,19 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from compensate import stores
 from compensate.cli import codes
-from compensate.cli.documents import commands
+from compensate.cli.live import Watch
 from compensate.cli.loading import CliError, Code, deps_of
-from compensate.cli.output import Command, Output
-from compensate.cli.progress import Progress
-from compensate.cli.watching import Watch
+from compensate.cli.output import Command, Output, choices
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.names import short_reason
 from compensate.errors import IllegalRequest, Stopped
+from compensate.inspection.snapshot import Snapshot
+from compensate.inspection.timeline import Timeline
 from compensate.render.lines import span
 from compensate.runtime.coordinator import Coordinator
-from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.runs import Run
 from compensate.runtime.setting import require_deps
 from compensate.stores import Store, redacted, store_exists
 
@@ -182,18 +182,18 @@ class Session:
 
     # -- sagas -------------------------------------------------------------
 
-    async def see_through(self, saga_id: str) -> Progress:
+    async def see_through(self, saga_id: str) -> Timeline:
         """Show a saga, here or elsewhere, until its end. Its watch has been added."""
-        progress = self.watch.sagas[saga_id]
+        timeline = self.watch.sagas[saga_id]
         taking_over = asyncio.create_task(self._take_over(saga_id))
         try:
-            while not progress.ended:
-                async for event in self.coordinator.follow(saga_id, progress.fold.seq):
+            while not timeline.ended:
+                async for event in self.coordinator.follow(saga_id, timeline.fold.seq):
                     self.watch.take(saga_id, (event,))
         finally:
             taking_over.cancel()
             await asyncio.gather(taking_over, return_exceptions=True)
-        return progress
+        return timeline
 
     async def _take_over(self, saga_id: str) -> None:
         while True:
@@ -228,13 +228,13 @@ def needs_code(saga_id: str, misfit: str) -> str:
     )
 
 
-def resume_hint(progress: Progress, command: Command, apps: list[str]) -> str:
+def resume_hint(timeline: Timeline, command: Command, apps: list[str]) -> str:
     """What to say of a saga that goes on later."""
     if command.store == "memory://":
-        return f"saga {progress.id} was in memory and is gone; give --store to make sagas survive"
-    if progress.fold.paused:
-        return f"saga {progress.id} is paused; go on with: {command('unpause', progress.id, apps=apps)}"
-    return f"saga {progress.id} can be resumed: {command('resume', progress.id, apps=apps)}"
+        return f"saga {timeline.id} was in memory and is gone; give --store to make sagas survive"
+    if timeline.fold.paused:
+        return f"saga {timeline.id} is paused; go on with: {command('unpause', timeline.id, apps=apps)}"
+    return f"saga {timeline.id} can be resumed: {command('resume', timeline.id, apps=apps)}"
 
 
 def stuck_hints(snapshot: Snapshot, command: Command, apps: list[str]) -> list[str]:
@@ -248,13 +248,13 @@ def stuck_hints(snapshot: Snapshot, command: Command, apps: list[str]) -> list[s
     lines: list[str] = []
     for node in fold.stuck.nodes:
         lines.append(f"{node.node} needs a decision: {short_reason(node.reason)}")
-        lines += [f"  {typed}" for typed in commands(snapshot.id, node, command, apps)]
+        lines += [f"  {typed}" for typed in choices(snapshot.id, node, command, apps)]
     return lines
 
 
-def code_of(progress: Progress, *, wanted: s.SagaStatus = s.COMPLETED) -> int:
+def code_of(timeline: Timeline, *, wanted: s.SagaStatus = s.COMPLETED) -> int:
     """The exit code for a saga that was seen through."""
-    return codes.OK if progress.status == wanted else codes.of_status(progress.status)
+    return codes.OK if timeline.status == wanted else codes.of_status(timeline.status)
 
 
 def leave(code: int) -> NoReturn:

@@ -7,14 +7,14 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from compensate.cli.progress import Progress
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.states import NodeState, SagaStatus
-from compensate.render.lines import doubt, said, span, why_rollback
+from compensate.inspection.timeline import Timeline
+from compensate.render.lines import doubt, span
 from compensate.render.text import Row, rows
 from compensate.render.view import ViewNode, snapshot, state_words
-from compensate.render.words import STATE_WORDS, columns, cut, plain
+from compensate.render.words import STATE_WORDS, columns, cut, plain, said, why_rollback
 
 STYLES: Final[dict[str, str]] = {
     s.PENDING: "bright_black",
@@ -57,58 +57,58 @@ def status_text(
 
 
 def tree(
-    progress: Progress, now: float, *, width: int, height: int | None = None, ascii_only: bool = False
+    timeline: Timeline, now: float, *, width: int, height: int | None = None, ascii_only: bool = False
 ) -> Group:
     """Draw a saga.
 
     Args:
-        progress: The saga.
+        timeline: The saga.
         now: The time, for what still runs.
         width: Columns to fit into.
         height: Lines to fit into; the nodes that say least are left out and counted.
         ascii_only: Only ASCII signs.
     """
-    lines = [_title(progress, now, width, ascii_only)]
-    for why in _why(progress):
+    lines = [_title(timeline, now, width, ascii_only)]
+    for why in _why(timeline):
         # Only what is not drawn again and again has room for long words.
         said_in = cut(plain(why), width - 2) if height is not None else plain(why)
         lines.append(Text("  " + said_in, style="red"))
-    shown = _Rows(progress, now, width, ascii_only)
+    shown = _Rows(timeline, now, width, ascii_only)
     room = None if height is None else max(3, height - len(lines))
     return Group(*lines, *shown.lines(room))
 
 
-def _title(progress: Progress, now: float, width: int, ascii_only: bool) -> Text:
-    fold = progress.fold
+def _title(timeline: Timeline, now: float, width: int, ascii_only: bool) -> Text:
+    fold = timeline.fold
     parked = fold.stuck is not None and bool(fold.stuck.parked)
-    until = progress.last_at if progress.ended else now
+    until = timeline.last_at if timeline.ended else now
     title = Text(no_wrap=True, overflow="ellipsis")
-    title.append(plain(progress.name), "bold")
+    title.append(plain(timeline.name), "bold")
     title.append("  ")
-    title.append_text(status_text(progress.status, paused=fold.paused, parked=parked, ascii_only=ascii_only))
-    title.append(f"  {span(until - progress.created_at)}", "bright_black")
-    title.append(f"  id {progress.id}", "bright_black")
+    title.append_text(status_text(timeline.status, paused=fold.paused, parked=parked, ascii_only=ascii_only))
+    title.append(f"  {span(until - timeline.created_at)}", "bright_black")
+    title.append(f"  id {timeline.id}", "bright_black")
     title.truncate(width, overflow="ellipsis")
     return title
 
 
-def _why(progress: Progress) -> list[str]:
-    fold = progress.fold
+def _why(timeline: Timeline) -> list[str]:
+    fold = timeline.fold
     if fold.stuck is not None and fold.stuck.parked:
         return [f"parked: {fold.stuck.parked}"]
     return [] if fold.rollback is None else [why_rollback(fold.rollback)]
 
 
 class _Rows:
-    def __init__(self, progress: Progress, now: float, width: int, ascii_only: bool) -> None:
-        self.progress = progress
+    def __init__(self, timeline: Timeline, now: float, width: int, ascii_only: bool) -> None:
+        self.timeline = timeline
         self.now = now
         self.width = width
         self.cut = "..." if ascii_only else "…"
-        view = snapshot(progress.fold)
+        view = snapshot(timeline.fold)
         self.rows = rows(view, ascii=ascii_only)
         self.states: list[NodeState | None] = [row.item.state for row in self.rows]
-        self.rolled = progress.fold.rollback is not None
+        self.rolled = timeline.fold.rollback is not None
 
     def lines(self, room: int | None) -> list[Text]:
         chosen = self._choose(room)
@@ -129,7 +129,7 @@ class _Rows:
         def weight(k: int) -> tuple[int, int]:
             state = self.states[k]
             rank = _INTERESTING.index(state) if state in _INTERESTING else len(_INTERESTING)
-            return rank, -self.progress.touched.get(self.rows[k].item.path, 0)
+            return rank, -self.timeline.last_seq.get(self.rows[k].item.path, 0)
 
         return sorted(sorted(range(len(self.rows)), key=weight)[: room - 1])
 
@@ -170,30 +170,27 @@ class _Rows:
         return line
 
     def _times(self, row: Row) -> Text:
-        times = self.progress.times.get(row.item.path)
-        do = undo = ""
-        if times is not None:
-            if times.do is not None:
-                do = span((self._until(times.did)) - times.do)
-            if times.undo is not None:
-                undo = f"undo {span(self._until(times.undid) - times.undo)}"
+        path = row.item.path
+        did, undid = self.timeline.span(path, "do"), self.timeline.span(path, "undo")
+        do = "" if did is None else span(self._until(did.ended) - did.began)
+        undo = "" if undid is None else f"undo {span(self._until(undid.ended) - undid.began)}"
         text = Text(f"  {do:>8}", "bright_black")
-        if self.progress.undo_order:
+        if self.timeline.undo_order:
             text.append(f"  {undo:>13}", "magenta" if undo else "")
         return text
 
     def _until(self, ended: float | None) -> float:
         # What a crash cut off has no end; it does not run on for ever.
-        return ended if ended is not None else self.progress.last_at if self.progress.ended else self.now
+        return ended if ended is not None else self.timeline.last_at if self.timeline.ended else self.now
 
     def _detail(self, row: Row, state: NodeState | None) -> Text:
         path = row.item.path
         text = Text()
-        again = self.progress.next_attempt(path)
+        again = self.timeline.next_attempt(path)
         if again is not None:
             left = again - self.now
             when = f"in {span(left)}" if left > 0 else "now"
-            if self.progress.fold.paused:
+            if self.timeline.fold.paused:
                 when = "when no longer paused"
             text.append(f"  next attempt {when}", "bold yellow")
         error = self._error(path, state)
@@ -205,7 +202,7 @@ class _Rows:
         return text
 
     def _error(self, path: str, state: NodeState | None) -> str:
-        fold = self.progress.fold
+        fold = self.timeline.fold
         i = fold.plan.index.get(path)
         if i is None or state in (s.COMPLETED, s.PENDING, s.UNDONE):
             return ""

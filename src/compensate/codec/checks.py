@@ -18,14 +18,14 @@ from operator import attrgetter
 from typing import Any, cast
 
 Check = Callable[[Any], None]
-Lower = Callable[[Any], Any]
+NormalizeSets = Callable[[Any], Any]
 
 MAX_DEPTH = 256  # of untyped JSON: what was written on a short stack must still be readable on a long one
 _NONE = type(None)
 _SCALARS = frozenset((str, int, bool, _NONE))
 
 
-class Refused(Exception):
+class NotFaithful(Exception):
     """A value would not come back as it was. `path` collects the way to it, innermost first."""
 
     def __init__(self, why: str) -> None:
@@ -43,34 +43,34 @@ class Unsupported(Exception):
 
 
 @dataclasses.dataclass(slots=True)
-class Node:
+class TypeCheck:
     """What is known of one part of a type.
 
     Attributes:
         types: The exact classes that values of it have.
         plain: Being of one of `types` is all that a value needs.
-        check: Raises `Refused`.
-        lower: Gives an equal JSON form with sets in a fixed order; used only for types that hold sets.
+        check: Raises `NotFaithful`.
+        normalize_sets: Gives an equal JSON form with sets in a fixed order; used only for types that hold sets.
         int_like: Is written as a JSON integer though `types` does not say `int`.
     """
 
     types: tuple[type, ...]
     check: Check
     plain: bool = False
-    lower: Lower = lambda value: value
+    normalize_sets: NormalizeSets = lambda value: value
     int_like: bool = False
 
 
-def wrong_class(value: object, expected: tuple[type, ...]) -> Refused:
+def wrong_class(value: object, expected: tuple[type, ...]) -> NotFaithful:
     """The refusal of a value whose class is not exactly one of those annotated."""
     got, names = type(value).__qualname__, " | ".join(cls.__qualname__ for cls in expected)
     for cls in expected:
         if isinstance(value, cls):
-            return Refused(
+            return NotFaithful(
                 f"it is a `{got}`, and would come back as a plain `{cls.__qualname__}` without what `{got}` adds; "
                 f"convert it to `{cls.__qualname__}`, or annotate `{got}`"
             )
-    return Refused(f"it is a `{got}` where `{names}` is annotated; convert it, or correct the annotation")
+    return NotFaithful(f"it is a `{got}` where `{names}` is annotated; convert it, or correct the annotation")
 
 
 def key_text(key: object) -> str:
@@ -86,14 +86,14 @@ def check_float(value: Any) -> None:
     """Finite floats; an int (which Python's typing allows for `float`) if it is exactly a float."""
     if type(value) is float:
         if not math.isfinite(value):
-            raise Refused("it is NaN or infinite, which JSON cannot carry; use None or a text for it")
+            raise NotFaithful("it is NaN or infinite, which JSON cannot carry; use None or a text for it")
     elif type(value) is int:
         try:
             exact = float(value) == value
         except OverflowError:
             exact = False
         if not exact:
-            raise Refused("it is an int too large to be exact as the annotated `float`; annotate `int`")
+            raise NotFaithful("it is an int too large to be exact as the annotated `float`; annotate `int`")
     else:
         raise wrong_class(value, (float,))
 
@@ -110,23 +110,27 @@ def check_decimal(value: Any) -> None:
     if type(value) is not Decimal:
         raise wrong_class(value, (Decimal,))
     if not value.is_finite():
-        raise Refused("it is a NaN or infinite Decimal, which does not compare as it was; use None for it")
+        raise NotFaithful(
+            "it is a NaN or infinite Decimal, which does not compare as it was; use None for it"
+        )
 
 
 def _check_zone(value: dt.datetime | dt.time) -> None:
     zone = value.tzinfo
     if value.fold:
-        raise Refused("its `fold` would be lost; store the UTC time, `value.astimezone(timezone.utc)`")
+        raise NotFaithful("its `fold` would be lost; store the UTC time, `value.astimezone(timezone.utc)`")
     if zone is None or zone is dt.UTC:
         return
     if not is_fixed(zone):
-        raise Refused(
+        raise NotFaithful(
             f"its zone, a `{type(zone).__qualname__}`, would come back as a bare offset without a name; store "
             "`value.astimezone(timezone.utc)`, and the zone's name in a field of its own"
         )
     offset = zone.utcoffset(None)
     if offset is None or offset.seconds % 60 or offset.microseconds:
-        raise Refused("its zone's offset is not of whole minutes, as JSON's times need; store the UTC time")
+        raise NotFaithful(
+            "its zone's offset is not of whole minutes, as JSON's times need; store the UTC time"
+        )
 
 
 def is_fixed(zone: dt.tzinfo) -> bool:
@@ -162,28 +166,28 @@ def check_json(whole: object, depth: int = 0) -> None:
     if cls is float:
         check_float(value)
     elif depth >= MAX_DEPTH and cls in (list, dict):
-        raise Refused(f"untyped data are nested more than {MAX_DEPTH} deep, or in a circle; flatten them")
+        raise NotFaithful(f"untyped data are nested more than {MAX_DEPTH} deep, or in a circle; flatten them")
     elif cls is list:
         if not _SCALARS.issuperset(map(type, value)):
             for index, item in enumerate(value):
                 try:
                     check_json(item, depth + 1)
-                except Refused as refused:
+                except NotFaithful as refused:
                     refused.path.append(f"[{index}]")
                     raise
     elif cls is dict:
         for key, item in value.items():
             try:
                 if type(key) is not str:
-                    raise Refused(
+                    raise NotFaithful(
                         f"its key is a `{type(key).__qualname__}` and would come back as a str; use str keys"
                     )
                 check_json(item, depth + 1)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append(key_text(key))
                 raise
     else:
-        raise Refused(
+        raise NotFaithful(
             f"it is a `{cls.__qualname__}` where nothing more than JSON data (None, bool, int, float, str, list, dict "
             f"with str keys) is annotated; annotate `{cls.__qualname__}` itself"
         )
@@ -202,7 +206,7 @@ def exact(cls: type) -> Check:
     return check
 
 
-def literal(values: tuple[object, ...]) -> Node:
+def literal(values: tuple[object, ...]) -> TypeCheck:
     """A Literal; 1 and True are told apart."""
     pairs = {(type(value), value) for value in values}
     classes = tuple({type(value) for value in values})
@@ -211,12 +215,14 @@ def literal(values: tuple[object, ...]) -> Node:
         if type(value) not in classes:
             raise wrong_class(value, classes)
         if (type(value), value) not in pairs:
-            raise Refused("it is none of the annotated Literal values; correct the value or the annotation")
+            raise NotFaithful(
+                "it is none of the annotated Literal values; correct the value or the annotation"
+            )
 
-    return Node(classes, check)
+    return TypeCheck(classes, check)
 
 
-def sequence(cls: Any, item: Node, part: str = "[{}]") -> Check:
+def sequence(cls: Any, item: TypeCheck, part: str = "[{}]") -> Check:
     """The check of a list, a set or a tuple of any length."""
     fits = frozenset(item.types).issuperset if item.plain else None
 
@@ -228,14 +234,14 @@ def sequence(cls: Any, item: Node, part: str = "[{}]") -> Check:
         for index, each in enumerate(value):
             try:
                 item.check(each)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append(part.format(index))
                 raise
 
     return check
 
 
-def positions(cls: Any, items: tuple[Node, ...], names: tuple[str, ...]) -> Check:
+def positions(cls: Any, items: tuple[TypeCheck, ...], names: tuple[str, ...]) -> Check:
     """The check of a tuple or NamedTuple with a type for each place."""
     count = len(items)
     numbered = tuple(zip(items, names, strict=True))
@@ -244,18 +250,18 @@ def positions(cls: Any, items: tuple[Node, ...], names: tuple[str, ...]) -> Chec
         if type(value) is not cls:
             raise wrong_class(value, (cls,))
         if len(value) != count:
-            raise Refused(f"it has {len(value)} items where {count} are annotated")
+            raise NotFaithful(f"it has {len(value)} items where {count} are annotated")
         for (node, name), each in zip(numbered, value, strict=True):
             try:
                 node.check(each)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append(name)
                 raise
 
     return check
 
 
-def mapping(key: Node, item: Node) -> Check:
+def mapping(key: TypeCheck, item: TypeCheck) -> Check:
     """The check of a dict."""
     key_fits = frozenset(key.types).issuperset if key.plain else None
     item_fits = frozenset(item.types).issuperset if item.plain else None
@@ -271,14 +277,14 @@ def mapping(key: Node, item: Node) -> Check:
             try:
                 key.check(name)
                 item.check(each)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append(key_text(name))
                 raise
 
     return check
 
 
-def typed_dict(cls: type, known: dict[str, Node], required: frozenset[str]) -> Check:
+def typed_dict(cls: type, known: dict[str, TypeCheck], required: frozenset[str]) -> Check:
     """The check of a TypedDict: no missing key, no other key."""
     exactly: Any = dict
 
@@ -289,21 +295,21 @@ def typed_dict(cls: type, known: dict[str, Node], required: frozenset[str]) -> C
             try:
                 node = known.get(name) if type(name) is str else None
                 if node is None:
-                    raise Refused(
+                    raise NotFaithful(
                         f"`{cls.__qualname__}` has no such key, so it would be lost; add or remove it"
                     )
                 node.check(each)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append(key_text(name))
                 raise
         missing = required - value.keys()
         if missing:
-            raise Refused(f"the key {min(missing)!r}, which `{cls.__qualname__}` requires, is missing")
+            raise NotFaithful(f"the key {min(missing)!r}, which `{cls.__qualname__}` requires, is missing")
 
     return check
 
 
-def fields(cls: type, fields: dict[str, Node]) -> Check:
+def fields(cls: type, fields: dict[str, TypeCheck]) -> Check:
     """The check of a dataclass or struct: its exact class, its fields, and nothing beside them."""
     # One C call and one comparison serve all fields whose class is all there is to check.
     quick = {name: node.types[0] for name, node in fields.items() if node.plain and len(node.types) == 1}
@@ -317,17 +323,17 @@ def fields(cls: type, fields: dict[str, Node]) -> Check:
     defaulted = defaults.keys()
     get = _getter(names)
 
-    def walk(value: Any, parts: tuple[tuple[str, Node], ...]) -> None:
+    def walk(value: Any, parts: tuple[tuple[str, TypeCheck], ...]) -> None:
         for name, node in parts:
             try:
                 try:
                     each = getattr(value, name)
                 except AttributeError:
-                    raise Refused(
+                    raise NotFaithful(
                         f"this field of `{cls.__qualname__}` is not set; set it, or give it a default"
                     ) from None
                 node.check(each)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append("." + name)
                 raise
 
@@ -371,18 +377,20 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple(getattr(value, name) for name in names)
 
 
-def _no_extras(value: object, fields: dict[str, Node]) -> None:
+def _no_extras(value: object, fields: dict[str, TypeCheck]) -> None:
     cls = type(value)
     for name in vars(value):
         if name not in fields and not isinstance(getattr(cls, name, None), cached_property):
-            refused = Refused("this attribute is no field of its class, so it would be lost; make it a field")
+            refused = NotFaithful(
+                "this attribute is no field of its class, so it would be lost; make it a field"
+            )
             refused.path.append("." + name)
             raise refused
 
 
-def union(members: list[Node]) -> Node:
+def union(members: list[TypeCheck]) -> TypeCheck:
     """A union, decided by the value's exact class; msgspec has refused those that JSON cannot tell apart."""
-    table: dict[type, list[Node]] = {}
+    table: dict[type, list[TypeCheck]] = {}
     for node in members:
         for cls in node.types:
             table.setdefault(cls, []).append(node)
@@ -392,27 +400,29 @@ def union(members: list[Node]) -> Node:
     allowed = tuple(dict.fromkeys(cls for node in members for cls in node.types))
     if all(node.plain for node in members):
         check = _one_of(allowed)
-        return Node(allowed, check, plain=True)
+        return TypeCheck(allowed, check, plain=True)
 
     def check_each(value: object) -> None:
         nodes = table.get(type(value))
         if nodes is None:
             raise wrong_class(value, allowed)
-        refusal: Refused | None = None
+        refusal: NotFaithful | None = None
         for node in nodes:
             try:
                 node.check(value)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refusal = refused
             else:
                 return
         if refusal is not None:
             raise refusal
 
-    def lower(value: Any) -> Any:
-        return table[type(value)][0].lower(value)
+    def normalize_sets(value: Any) -> Any:
+        return table[type(value)][0].normalize_sets(value)
 
-    return Node(allowed, check_each, lower=lower, int_like=any(node.int_like for node in members))
+    return TypeCheck(
+        allowed, check_each, normalize_sets=normalize_sets, int_like=any(node.int_like for node in members)
+    )
 
 
 def _one_of(classes: tuple[type, ...]) -> Check:

@@ -18,7 +18,7 @@ from types import FunctionType, LambdaType, NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 from uuid import UUID
 
-from compensate.codec.checks import Check, Refused, Unsupported, key_text
+from compensate.codec.checks import Check, NotFaithful, Unsupported, key_text
 from compensate.codec.models import is_model, reasons
 from compensate.codec.typing_parts import field_types, is_class, is_union, unwrap
 
@@ -31,7 +31,7 @@ _ITEMS = (list, tuple, set, frozenset)
 def constraints(tp: Any) -> Check | None:
     """The check of everything in a type that msgspec would ignore; `None` if there is no such thing.
 
-    The check expects values of the right classes and raises `Refused`, with the path to the offending part.
+    The check expects values of the right classes and raises `NotFaithful`, with the path to the offending part.
 
     Args:
         tp: An annotation that msgspec can read.
@@ -111,12 +111,12 @@ class _Compiler:
         def check(value: Any) -> None:
             fitting = [inner for classes, inner in members if type(value) in classes]
             fitting = fitting or [inner for classes, inner in members if isinstance(value, classes)]
-            refusal: Refused | None = None
+            refusal: NotFaithful | None = None
             for inner in fitting:
                 try:
                     if inner is not None:
                         inner(value)
-                except Refused as refused:
+                except NotFaithful as refused:
                     refusal = refusal or refused
                 else:
                     return
@@ -238,9 +238,9 @@ def _holding(one: Any, holds: Callable[[Any, Any], bool], words: str) -> Check:
         try:
             held = bool(holds(one, value))
         except Exception as error:
-            raise Refused(f"it {words}: this cannot be told: {type(error).__name__}") from error
+            raise NotFaithful(f"it {words}: this cannot be told: {type(error).__name__}") from error
         if not held:
-            raise Refused(f"it {words}")
+            raise NotFaithful(f"it {words}")
 
     return check
 
@@ -310,11 +310,11 @@ def _adapter(base: Any, metadata: list[Any], part: str) -> Check:
         try:
             found = validate(value)
         except Exception as error:
-            raise Refused(f"it breaks its annotation: {reasons(error)}") from error
+            raise NotFaithful(f"it breaks its annotation: {reasons(error)}") from error
         if found is not value and not (
             found == value and (type(found) is type(value) or {type(found), type(value)} == {int, float})
         ):
-            raise Refused(
+            raise NotFaithful(
                 f"the validator of its annotation ({names}) would change it; give the value that the validator makes "
                 "of it"
             )
@@ -330,7 +330,7 @@ def _made_anew(cls: Any) -> Check:
         try:
             cls(**{name: getattr(value, name) for name in names})
         except Exception as error:
-            raise Refused(f"`{cls.__qualname__}` does not accept it: {reasons(error)}") from error
+            raise NotFaithful(f"`{cls.__qualname__}` does not accept it: {reasons(error)}") from error
 
     return check
 
@@ -378,7 +378,7 @@ def _unless_none(inner: Check) -> Check:
 def _at(name: str, check: Check, value: Any) -> None:
     try:
         check(value)
-    except Refused as refused:
+    except NotFaithful as refused:
         refused.path.append(name)
         raise
 

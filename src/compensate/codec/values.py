@@ -15,11 +15,11 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import inspect as mi
 
-from compensate.codec.checks import Check, Node, Refused, Unsupported, key_text
+from compensate.codec.checks import Check, NotFaithful, TypeCheck, Unsupported, key_text
+from compensate.codec.compile import CompiledType, compile_type
 from compensate.codec.constraints import constraints
 from compensate.codec.models import ENCODER, read_model
-from compensate.codec.plan import Plan, plan
-from compensate.codec.proof import require_same
+from compensate.codec.roundtrip import assert_equal
 from compensate.codec.samples import NO_SAMPLE, sample, writes_itself
 from compensate.errors import DefinitionError, DeserializeFailed, SerializeFailed
 
@@ -76,7 +76,7 @@ def type_codec(tp: Any, *, where: str) -> TypeCodec[Any]:
         compiled = _Compiled(tp)
     except Unsupported as error:
         raise DefinitionError(f"{where}: `{type_name(tp)}` cannot be stored: {error}") from None
-    limited = compiled.constrain is not None or compiled.plan.own_code
+    limited = compiled.constrain is not None or compiled.checked.own_code
     return TypeCodec(tp, where, _encode_at(compiled, where), _decode_at(compiled, where), limited)
 
 
@@ -143,30 +143,31 @@ class _Compiled:
         ) as error:  # a bad annotation fails in many ways: TypeError, NameError, AttributeError...
             raise Unsupported(_advise(error)) from error
         self.tp = tp
-        self.plan: Plan = plan(self.info)
+        self.checked: CompiledType = compile_type(self.info)
         if self.constrain is not None:
-            self.plan.node = _constrained(self.plan.node, self.constrain)
+            self.checked.node = _constrained(self.checked.node, self.constrain)
         self.decode: Callable[[bytes], Any] = decoder.decode
         """Without `constrain`."""
         self.encode: Callable[[Any], bytes] = self._encode()
         self._prove_sample()
 
     def _encode(self) -> Callable[[Any], bytes]:
-        check, lower, encode, decode = self.plan.node.check, self.plan.node.lower, ENCODER.encode, self.decode
-        if self.plan.own_code:
+        check, normalize_sets = self.checked.node.check, self.checked.node.normalize_sets
+        encode, decode = ENCODER.encode, self.decode
+        if self.checked.own_code:
 
             def proven(value: Any) -> bytes:
                 check(value)
-                data = encode(lower(value))
-                require_same(value, decode(data), int_as_float=True)
+                data = encode(normalize_sets(value))
+                assert_equal(value, decode(data), int_as_float=True)
                 return data
 
             return proven
-        if self.plan.sets:
+        if self.checked.sets:
 
             def ordered(value: Any) -> bytes:
                 check(value)
-                return encode(lower(value))
+                return encode(normalize_sets(value))
 
             return ordered
 
@@ -197,15 +198,15 @@ class _Compiled:
 
     def why(self, value: object, error: Exception) -> str:
         """Where in the value the error arose, and why, in words."""
-        if not isinstance(error, Refused):
+        if not isinstance(error, NotFaithful):
             # The encoder does not say where it failed: ask it about each leaf in turn.
             try:
-                plan(self.info, prove_leaf=_encodes).node.check(value)
-            except Refused as found:
+                compile_type(self.info, prove_leaf=_encodes).node.check(value)
+            except NotFaithful as found:
                 error = found
             except Exception as other:
                 error = other
-        if isinstance(error, Refused):
+        if isinstance(error, NotFaithful):
             return f"{error.at()}: {error.why}"
         return f"value: {_plain_reason(error)}"
 
@@ -223,14 +224,14 @@ def _encodes(leaf: object) -> None:
             try:
                 _encodes(key)
                 _encodes(part)
-            except Refused as refused:
+            except NotFaithful as refused:
                 refused.path.append(key_text(key))
                 raise
         return
     try:
         ENCODER.encode(value)
     except Exception as error:
-        raise Refused(_plain_reason(error)) from error
+        raise NotFaithful(_plain_reason(error)) from error
 
 
 def _plain_reason(error: Exception) -> str:
@@ -255,8 +256,8 @@ def _encode_at(compiled: _Compiled, where: str) -> Callable[[Any], bytes]:
     def failed(value: object, error: Exception) -> SerializeFailed:
         return SerializeFailed(f"{where}: cannot store {compiled.why(value, error)}")
 
-    node = compiled.plan.node
-    if node.plain and not compiled.plan.own_code and len(node.types) == 1:
+    node = compiled.checked.node
+    if node.plain and not compiled.checked.own_code and len(node.types) == 1:
         exact, check, quick = node.types[0], node.check, ENCODER.encode
 
         def encode_plain(value: Any) -> bytes:
@@ -308,7 +309,7 @@ def _decode_at(compiled: _Compiled, where: str) -> Callable[[bytes], Any]:
         try:
             value = quick(data)
             constrain(value)
-        except Refused as error:
+        except NotFaithful as error:
             failure = DeserializeFailed(
                 f"{where}: {error.at()} breaks what `{type_name(compiled.tp)}` says: {error.why}"
             )
@@ -320,7 +321,7 @@ def _decode_at(compiled: _Compiled, where: str) -> Callable[[bytes], Any]:
     return decode_constrained
 
 
-def _constrained(node: Node, constrain: Check) -> Node:
+def _constrained(node: TypeCheck, constrain: Check) -> TypeCheck:
     """The node of a whole type, with a further check behind its own."""
     check = node.check
 
@@ -328,4 +329,4 @@ def _constrained(node: Node, constrain: Check) -> Node:
         check(value)
         constrain(value)
 
-    return Node(node.types, both, lower=node.lower, int_like=node.int_like)
+    return TypeCheck(node.types, both, normalize_sets=node.normalize_sets, int_like=node.int_like)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from compensate.core.states import NodeState
 from compensate.render.layers import children
 from compensate.render.palette import DASHED, LIGHT, NEUTRAL
-from compensate.render.view import Source, View, ViewGroup, ViewNode, state_words, times, view
-from compensate.render.words import STATE_WORDS, plain, wrap
+from compensate.render.view import Source, View, ViewGroup, ViewNode, frame_lines, label_lines, view
+from compensate.render.words import plain, wrap
 
 MOST_TIES = 8  # hidden edges that keep a frame below what it depends on
 
@@ -89,11 +89,9 @@ class _Dot:
         return "\n".join([*lines, "}"]) + "\n"
 
     def _group(self, group: ViewGroup) -> list[str]:
-        notes = [*group.notes, *([STATE_WORDS[group.state]] if group.state else [])]
-        label = [*wrap(f"{group.label} {times(group)}", 40, 2), ", ".join(notes)]
         return [
             f"subgraph {_quoted('cluster_' + group.path)} {{",
-            f'  label={_lines(label)}; style="rounded,dashed"; color="#8c959f"; fontsize=11;',
+            f'  label={_lines(frame_lines(group))}; style="rounded,dashed"; color="#8c959f"; fontsize=11;',
         ]
 
     def _node(self, node: ViewNode) -> str:
@@ -104,24 +102,12 @@ class _Dot:
                 f'{_quoted(node.path)} [shape={shape}, style=filled, label="", xlabel="{node.label}", '
                 f'width=0.15, height=0.15, fillcolor="{colours.line}", color="{colours.line}"];'
             )
-        label = wrap(f"{node.label} {times(node)}", 30, 4)
-        if node.value:
-            label.extend(wrap(node.value, 40, 2))
-        said = state_words(node)
-        if said:
-            label.extend(wrap(said, 40, 2))
-        if node.undo_order:
-            label.append(f"undo number {node.undo_order}")
-        if node.error:
-            label.extend(wrap(node.error, 40, 3))
-        if node.notes:
-            label.append(", ".join(node.notes))
         style = "rounded,filled,dashed" if node.state in DASHED else "rounded,filled"
         more = ", peripheries=2" if "pivot" in node.notes or node.kind == "fan_out" else ""
         more_said = node.action or node.value
         tooltip = _lines([plain(f"{node.path}: {more_said}" if more_said else node.path)])
         return (
-            f'{_quoted(node.path)} [label={_lines(label)}, tooltip={tooltip}, style="{style}", '
+            f'{_quoted(node.path)} [label={_lines(label_lines(node))}, tooltip={tooltip}, style="{style}", '
             f'fillcolor="{colours.fill}", color="{colours.line}", fontcolor="{colours.text}"{more}];'
         )
 

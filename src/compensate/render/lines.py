@@ -8,7 +8,8 @@ from typing import Final, cast
 
 from compensate.core import events as e
 from compensate.core.events import Event
-from compensate.core.names import short_reason, short_type
+from compensate.core.names import short_reason
+from compensate.render.words import by, said, why_rollback
 
 
 def event_line(event: Event, *, saga_id: str = "", took: float | None = None, time: bool = True) -> str:
@@ -54,13 +55,6 @@ def span(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 100 else f"{hours // 24} days"
-
-
-def said(error: e.ErrorInfo | None) -> str:
-    """An error in one phrase."""
-    if error is None:
-        return ""
-    return f"{short_type(error.type)}: {error.message}" if error.message else short_type(error.type)
 
 
 def _plain(event: Event) -> str:
@@ -119,12 +113,6 @@ def _undo_failed(event: Event) -> str:
     return f"undo failed: {said(data.error)}{_again(event, data.retry_at, '; not tried again')}"
 
 
-def by(data: e.Decided | e.Supplied | e.Rollback) -> str:
-    """Who and why, in words."""
-    who = f" by {data.who}" if data.who else ""
-    return f"{who}: {data.why}" if data.why else who
-
-
 def _decided(words: str) -> Callable[[Event], str]:
     return lambda event: f"{words}{by(cast(e.Decided, event.data))}"
 
@@ -132,15 +120,6 @@ def _decided(words: str) -> Callable[[Event], str]:
 def _supplied(event: Event) -> str:
     data = cast(e.Supplied, event.data)
     return f"output {data.output.decode('utf-8', 'replace')} given{by(data)}"
-
-
-def why_rollback(data: e.Rollback) -> str:
-    """What turned a saga back, in words."""
-    if data.cause == "failure":
-        return f"{data.node} failed: {short_reason(data.why)}"
-    if data.cause == "deadline":
-        return "its deadline passed"
-    return f"asked for{by(data)}"
 
 
 def _stuck(event: Event) -> str:

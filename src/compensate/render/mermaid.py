@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from compensate.core.states import NodeState
 from compensate.render.layers import children
 from compensate.render.palette import DASHED, LIGHT, NEUTRAL
-from compensate.render.view import Source, View, ViewGroup, ViewNode, state_words, times, view
-from compensate.render.words import STATE_WORDS, wrap
+from compensate.render.view import Source, View, ViewNode, frame_lines, label_lines, view
+from compensate.render.words import wrap
 
 
 def mermaid(source: Source, states: Mapping[str, NodeState] | None = None, *, direction: str = "down") -> str:
@@ -47,7 +47,7 @@ def _write(shown: View, direction: str) -> str:
             depth -= 1
             lines.append("  " * depth + "end")
         elif path in groups:
-            lines.append("  " * depth + f"subgraph {number[path]} [{_group(groups[path])}]")
+            lines.append("  " * depth + f"subgraph {number[path]} [{_label(frame_lines(groups[path]))}]")
             depth += 1
             open_.append(None)
             open_.extend(reversed(inside[path]))
@@ -74,26 +74,9 @@ def _title(text: str) -> str:
     return '"' + line.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _group(group: ViewGroup) -> str:
-    notes = [*group.notes, *([STATE_WORDS[group.state]] if group.state else [])]
-    return _label([*wrap(f"{group.label} {times(group)}", 40, 2), ", ".join(notes)])
-
-
 def _node(node: ViewNode) -> str:
     if node.kind in ("start", "end"):
         opening, closing = ("((", "))") if node.kind == "start" else ("(((", ")))")
         return f"{opening}{_label([node.label])}{closing}"
-    label = wrap(f"{node.label} {times(node)}", 30, 4)
-    if node.value:
-        label.extend(wrap(node.value, 40, 2))
-    said = state_words(node)
-    if said:
-        label.extend(wrap(said, 40, 2))
-    if node.undo_order:
-        label.append(f"undo number {node.undo_order}")
-    if node.error:
-        label.extend(wrap(node.error, 40, 3))
-    if node.notes:
-        label.append(", ".join(node.notes))
     opening, closing = {"constant": ("([", "])"), "fan_out": ("[[", "]]")}.get(node.kind, ("(", ")"))
-    return f"{opening}{_label(label)}{closing}"
+    return f"{opening}{_label(label_lines(node))}{closing}"

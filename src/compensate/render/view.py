@@ -13,11 +13,11 @@ from compensate.core import states as s
 from compensate.core.dag import ActionNode, ConstantNode, Dag, Node, SubsagaNode, dependencies
 from compensate.core.events import Event
 from compensate.core.log import Fold
-from compensate.core.names import element, inside, short_type
+from compensate.core.names import element, inside
 from compensate.core.plan import ACTION
 from compensate.core.shown import states as shown_states
 from compensate.core.states import NodeState, SagaStatus
-from compensate.render.words import STATE_WORDS, cut, exact
+from compensate.render.words import STATE_WORDS, cut, exact, said, why_rollback, wrap
 
 START: Final = "/start"
 END: Final = "/end"
@@ -203,31 +203,17 @@ def _errors(fold: Fold) -> dict[str, str]:
         # What was overcome is not worth the room.
         if fold.state[i] not in (s.COMPLETED, s.RUNNING):
             reason = f"{failure.reason}" if isinstance(failure, e.InDoubt) else "failed"
-            errors[fold.plan.names[i]] = _said(failure.error) or reason.replace("_", " ")
+            errors[fold.plan.names[i]] = said(failure.error) or reason.replace("_", " ")
     for i, undo_failure in fold.undo_errors.items():
         if fold.state[i] != s.UNDONE:
-            errors[fold.plan.names[i]] = _said(undo_failure.error) or "undo interrupted"
+            errors[fold.plan.names[i]] = said(undo_failure.error) or "undo interrupted"
     return errors
-
-
-def _said(error: e.ErrorInfo | None) -> str:
-    if error is None:
-        return ""
-    return f"{short_type(error.type)}: {error.message}" if error.message else short_type(error.type)
 
 
 def _why(fold: Fold) -> str:
     if fold.stuck is not None and fold.stuck.parked:
         return fold.stuck.parked
-    rollback = fold.rollback
-    if rollback is None:
-        return ""
-    if rollback.cause == "failure":
-        return f"{rollback.node} failed"
-    if rollback.cause == "deadline":
-        return "its deadline passed"
-    by = f" by {rollback.who}" if rollback.who else ""
-    return f"asked for{by}: {rollback.why}" if rollback.why else f"asked for{by}"
+    return "" if fold.rollback is None else why_rollback(fold.rollback, brief=True)
 
 
 _WORST: Final[tuple[NodeState, ...]] = (
@@ -501,3 +487,25 @@ def times(node: ViewNode | ViewGroup) -> str:
     if node.kind != "fan_out":
         return ""
     return "×?" if node.count is None else f"×{node.count}"
+
+
+def label_lines(node: ViewNode) -> list[str]:
+    """What a format that lays out its nodes by itself (DOT, Mermaid) writes into a node, line by line."""
+    lines = wrap(f"{node.label} {times(node)}", 30, 4)
+    if node.value:
+        lines += wrap(node.value, 40, 2)
+    if state := state_words(node):
+        lines += wrap(state, 40, 2)
+    if node.undo_order:
+        lines.append(f"undo number {node.undo_order}")
+    if node.error:
+        lines += wrap(node.error, 40, 3)
+    if node.notes:
+        lines.append(", ".join(node.notes))
+    return lines
+
+
+def frame_lines(group: ViewGroup) -> list[str]:
+    """The same for the frame around a group."""
+    notes = [*group.notes, *([STATE_WORDS[group.state]] if group.state else [])]
+    return [*wrap(f"{group.label} {times(group)}", 40, 2), ", ".join(notes)]

@@ -1,9 +1,12 @@
-"""Words and lengths that all drawings share."""
+"""Words and lengths that drawings, lines of a log and messages share."""
 
 from __future__ import annotations
 
 from typing import Final
 from unicodedata import east_asian_width
+
+from compensate.core import events as e
+from compensate.core.names import short_reason, short_type
 
 STATE_WORDS: Final[dict[str, str]] = {
     "pending": "pending",
@@ -21,6 +24,52 @@ STATE_WORDS: Final[dict[str, str]] = {
     "stuck": "stuck",
 }
 """How a node state or saga status is written for people."""
+
+
+def said(error: e.ErrorInfo | None) -> str:
+    """An error in one phrase; `""` for none."""
+    if error is None:
+        return ""
+    return f"{short_type(error.type)}: {error.message}" if error.message else short_type(error.type)
+
+
+def by(data: e.Decided | e.Supplied | e.Rollback) -> str:
+    """Who decided something and why, in words that follow a verb."""
+    who = f" by {data.who}" if data.who else ""
+    return f"{who}: {data.why}" if data.why else who
+
+
+_NO_REASON: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
+
+
+def rollback_reason(rollback: e.Rollback) -> str:
+    """Why a rollback began, without the node that failed: the error, what the operator said, or the deadline."""
+    if not rollback.why:
+        return _NO_REASON.get(rollback.cause, "")
+    return short_reason(rollback.why) if rollback.cause == "failure" else rollback.why
+
+
+def because(rollback: e.Rollback) -> str:
+    """What began a rollback, as a sentence for messages and exceptions."""
+    if rollback.node:
+        return f"node {rollback.node!r} failed: {rollback_reason(rollback)}"
+    if rollback.cause == "request" and rollback.why:
+        return f"it was asked for: {rollback.why}"
+    return rollback_reason(rollback)
+
+
+def why_rollback(rollback: e.Rollback, *, brief: bool = False) -> str:
+    """What began a rollback, as a phrase for drawings and lines of a log.
+
+    Args:
+        rollback: As recorded.
+        brief: Whether the error of the node that failed is left out, where it is shown beside the node.
+    """
+    if rollback.cause == "failure":
+        return f"{rollback.node} failed" + ("" if brief else f": {short_reason(rollback.why)}")
+    if rollback.cause == "deadline":
+        return _NO_REASON["deadline"]
+    return f"asked for{by(rollback)}"
 
 
 def plain(text: str) -> str:

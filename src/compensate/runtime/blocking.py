@@ -21,9 +21,10 @@ from compensate.authoring import Saga
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.errors import IllegalRequest, Stopped
+from compensate.inspection.snapshot import Snapshot
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.inject import NO_FAULTS, Faults
-from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.runs import Run
 from compensate.stores.base import Page, Store
 
 P = ParamSpec("P")

@@ -27,6 +27,7 @@ from compensate.errors import (
     Stopped,
     Unavailable,
 )
+from compensate.inspection.snapshot import Snapshot
 from compensate.runtime import forks, log, signals, verbs
 from compensate.runtime.adoption import Adoption
 from compensate.runtime.calls.threads import Straggler, WorkerPool
@@ -36,7 +37,7 @@ from compensate.runtime.host import Host
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import NO_FAULTS, Faults, Inject, check_fit, checked, warn_of_misfits
 from compensate.runtime.requests import Requests
-from compensate.runtime.runs import Origin, Run, Snapshot
+from compensate.runtime.runs import Origin, Run
 from compensate.runtime.setting import Observer, Setting, check_numbers, check_page, require_deps
 from compensate.runtime.slots import Slots
 from compensate.runtime.starting import check_same, check_start

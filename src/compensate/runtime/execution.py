@@ -27,8 +27,8 @@ from compensate.errors import (
     Fenced,
     Stopped,
 )
+from compensate.inspection.bindings import Bindings
 from compensate.runtime import stretch
-from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls.invoke import Caller
 from compensate.runtime.calls.threads import Job, Straggler
 from compensate.runtime.crew import Crew

@@ -30,13 +30,14 @@ from compensate.errors import (
     ParamsInvalid,
     SerializeFailed,
 )
-from compensate.runtime import forks, log, trace, verbs
-from compensate.runtime.bindings import Bindings
+from compensate.inspection import timeline
+from compensate.inspection.bindings import Bindings
+from compensate.inspection.endings import ending, error_of, output_of
+from compensate.inspection.fit import misfit, require
+from compensate.runtime import forks, log, verbs
 from compensate.runtime.calls.threads import Countdown, WorkerPool
 from compensate.runtime.clock import Clock, SystemClock
-from compensate.runtime.endings import ending, error_of, output_of
 from compensate.runtime.execution import Execution
-from compensate.runtime.fit import misfit, require
 from compensate.runtime.ids import ids
 from compensate.runtime.inject import Inject, check_fit
 from compensate.runtime.setting import Setting, check_crashes, require_deps
@@ -479,7 +480,7 @@ class SagaExecutor(Generic[T]):
 
     def completed_nodes(self) -> list[str]:
         """Action nodes whose effect stands."""
-        return trace.completed_nodes(self.fold)
+        return timeline.completed_nodes(self.fold)
 
     def failed_nodes(self) -> list[str]:
         """Action nodes that failed, in the order of the dag, whatever became of them in a rollback.
@@ -488,7 +489,7 @@ class SagaExecutor(Generic[T]):
         attempts when the rollback began, or if the last attempt of its undo failed. One that failed and then
         succeeded when it was tried again is not.
         """
-        return trace.failed_nodes(self.fold, self.events)
+        return timeline.failed_nodes(self.fold, self.events)
 
     def execution_order(self) -> list[str]:
         """Action nodes in the order in which they first started."""
@@ -512,9 +513,9 @@ class SagaExecutor(Generic[T]):
         """The last error of a node by its path, or the saga's; see `Snapshot.error`."""
         return error_of(self.fold, node)
 
-    def execution_trace(self) -> list[trace.TraceRecord]:
+    def execution_trace(self) -> list[timeline.TraceRecord]:
         """Every attempt of an action or undo, with times, in the order in which they started."""
-        return trace.trace(self.fold, self.events)
+        return timeline.trace(self.fold, self.events)
 
 
 async def _ended(execution: Execution) -> BaseException | None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from compensate.core import events as e
-from compensate.errors import ActionFailed, qualified
+from compensate.errors import qualified
 
 _ITEMS: Final[Any] = vars(list)["__iter__"]
 _LONGEST_MESSAGE: Final = 8_000
@@ -17,7 +17,9 @@ _MOST_FRAMES: Final = 20
 _MOST_NOTES: Final = 20
 _MOST_CAUSES: Final = 8
 _MOST_LEAVES: Final = 16
-_HERE: Final = dirname(__file__)  # noqa: PTH120 - pathlib would cost every import of the package 3 ms
+_PACKAGE: Final = dirname(dirname(__file__))  # noqa: PTH120 - pathlib would cost every import of the package 3 ms
+_OWN: Final = (f"{_PACKAGE}/runtime/", f"{_PACKAGE}/inspection/")
+"""Where the code stands whose frames are left out at the outer end of a recorded traceback."""
 
 
 # What every exception has, read past whatever a class of the user's puts in its place: its own may raise, or lie.
@@ -167,7 +169,7 @@ def _where(traceback: TracebackType | None) -> str:
     # Frames by hand: formatting with source lines reads files and costs more than a whole rollback in memory.
     # The outermost frames are the runtime's own.
     lines: list[str] = []
-    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_HERE):
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_OWN):
         traceback = traceback.tb_next
     while traceback is not None:
         code = traceback.tb_frame.f_code
@@ -182,22 +184,3 @@ def _where(traceback: TracebackType | None) -> str:
 def kinds(error: BaseException) -> tuple[str, ...]:
     """Qualified names of the error's class and its bases; retry policies are held against them."""
     return tuple(qualified(kind) for kind in _MRO(type(error)))
-
-
-def revive(node: str, info: e.ErrorInfo) -> ActionFailed:
-    """The error as an exception, when the original object is not at hand.
-
-    Its traceback shows causes, notes and leaves the way Python prints them, outermost cause first.
-    """
-    parts = [*(_shown(cause) + _BEHIND for cause in reversed(info.causes)), info.traceback, *info.notes]
-    parts += [_shown(leaf) for leaf in info.leaves]
-    return ActionFailed(node, info.type, info.message, "\n".join(part for part in parts if part))
-
-
-_BEHIND: Final = "\nThe next error came of the one above:"
-
-
-def _shown(info: e.ErrorInfo) -> str:
-    """An error with its place and notes, as text."""
-    head = f"{info.type}: {info.message}" if info.message else info.type
-    return "\n".join(part for part in (info.traceback, head, *info.notes) if part)

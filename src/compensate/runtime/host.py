@@ -29,11 +29,11 @@ from compensate.errors import (
     Unavailable,
     UnsupportedVersion,
 )
+from compensate.inspection.bindings import Bindings
+from compensate.inspection.fit import Misfit, misfit, require
 from compensate.runtime import log
-from compensate.runtime.bindings import Bindings
 from compensate.runtime.calls.threads import Countdown
 from compensate.runtime.execution import Change, Execution
-from compensate.runtime.fit import Misfit, misfit, require
 from compensate.runtime.inject import Faults, Inject, joined
 from compensate.runtime.setting import Setting
 from compensate.runtime.slots import HOLDER, Holder

@@ -25,7 +25,7 @@ from compensate.core.events import Event
 from compensate.core.log import Fold
 from compensate.core.names import short_reason
 from compensate.errors import CompensateError
-from compensate.runtime.endings import because, first_failure, stuck_words
+from compensate.inspection.endings import first_failure, stuck_words
 
 logger: Final = logging.getLogger("compensate")
 
@@ -153,7 +153,7 @@ def report(what: str, error: BaseException, *, saga: str = "", epoch: int = 0, o
         epoch: Under which it was run.
         owner: Who reports.
     """
-    from compensate.render.lines import said
+    from compensate.render.words import said
     from compensate.runtime.failures import error_info
 
     recorded = error_info(error)
@@ -214,7 +214,7 @@ def _words(words: str) -> Callable[[Fold, Event], tuple[str, dict[str, Any]]]:
 
 
 def _failed(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
-    from compensate.render.lines import said
+    from compensate.render.words import said
 
     data = cast(e.Failed, event.data)
     reason = said(data.error)
@@ -234,7 +234,7 @@ def _in_doubt(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def _undo_failed(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
-    from compensate.render.lines import said
+    from compensate.render.words import said
 
     data = cast(e.UndoFailed, event.data)
     if data.interrupted:
@@ -255,6 +255,8 @@ def _again(event: Event, retry_at: float | None) -> str:
 
 
 def _rollback(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
+    from compensate.render.words import because
+
     data = cast(e.Rollback, event.data)
     reason = because(data)
     by = f" (asked by {data.who})" if data.who else ""
@@ -262,6 +264,8 @@ def _rollback(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def _rolled_back(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
+    from compensate.render.words import because
+
     reason = "" if fold.rollback is None else because(fold.rollback)
     return f" was rolled back: {reason}", {"reason": reason, "node": first_failure(fold)[0]}
 
@@ -284,10 +288,10 @@ def _stuck(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
 
 def _decided(words: str) -> Callable[[Fold, Event], tuple[str, dict[str, Any]]]:
     def say(fold: Fold, event: Event) -> tuple[str, dict[str, Any]]:
+        from compensate.render.words import by
+
         data = cast("e.Decided | e.Supplied", event.data)
-        by = f" by {data.who}" if data.who else ""
-        why = f": {data.why}" if data.why else ""
-        return f"{words.format(node=repr(event.node))}{by}{why}", {"reason": data.why}
+        return f"{words.format(node=repr(event.node))}{by(data)}", {"reason": data.why}
 
     return say
 

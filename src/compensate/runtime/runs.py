@@ -3,136 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from msgspec import structs
-
-from compensate.authoring import ActionRegistry, Saga
+from compensate.authoring import Saga
 from compensate.codec import records as r
-from compensate.codec import type_codec
-from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.log import Fold
-from compensate.core.machine import Machine
-from compensate.core.names import Direction, short_reason
-from compensate.core.plan import Plan
-from compensate.core.shown import states
-from compensate.errors import ActionFailed, DeserializeFailed, SagaNotFound, Stopped
-from compensate.runtime.bindings import Bindings, Values
-from compensate.runtime.endings import ending, error_of, output_of
-from compensate.runtime.fit import misfit
-from compensate.runtime.trace import TraceRecord, trace
-from compensate.stores.base import SagaRecord, StoredSaga
+from compensate.core.names import Direction
+from compensate.errors import DeserializeFailed, SagaNotFound, Stopped
+from compensate.inspection.endings import ending
+from compensate.inspection.values import Values
 
 if TYPE_CHECKING:
-    from compensate.runtime.coordinator import Coordinator
+    from compensate.core.dag import Dag
+    from compensate.inspection.snapshot import Snapshot
     from compensate.runtime.execution import Execution
+    from compensate.runtime.slots import Slots
+    from compensate.stores.base import SagaRecord
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 _End: TypeAlias = tuple[Fold, Mapping[tuple[str, Direction], BaseException]]
 """A saga as it ended, and what its actions and undos raised here."""
-
-
-class Snapshot:
-    """A saga as it stood when it was read.
-
-    Attributes:
-        record: Id, name, status, owner, times.
-        fold: Everything else: state, attempts, output and errors of each node.
-        events: The log.
-    """
-
-    def __init__(self, stored: StoredSaga, plan: Plan | None = None) -> None:
-        self.record: SagaRecord = stored.record
-        self.events: list[Event] = stored.events
-        self.fold: Fold = Machine.fold(
-            plan or Plan(r.decode_dag(stored.dag)), stored.record.id, stored.events, stored.record.epoch
-        )
-
-    def __repr__(self) -> str:
-        return f"<saga {self.id} of {self.record.name}: {self.status}, {len(self.events)} events>"
-
-    @property
-    def id(self) -> str:
-        """The saga's id."""
-        return self.record.id
-
-    @property
-    def status(self) -> s.SagaStatus:
-        """How it stands."""
-        return self.record.status
-
-    @property
-    def nodes(self) -> dict[str, s.NodeState]:
-        """State of each node by its path; that of a subsaga or fan-out follows from what is inside it."""
-        return states(self.fold)
-
-    @overload
-    def params(self, tp: type[V]) -> V: ...
-    @overload
-    def params(self, tp: object = ...) -> Any: ...
-    def params(self, tp: Any = Any) -> Any:
-        """The saga's params, as one object of type `tp`; plain JSON data by default.
-
-        Raises:
-            DeserializeFailed: They are something else.
-        """
-        return type_codec(tp, where="params").decode(self.fold.params)
-
-    @overload
-    def output(self, node: str = ..., *, tp: type[V]) -> V: ...
-    @overload
-    def output(self, node: str = ..., *, tp: object = ...) -> Any: ...
-    def output(self, node: str = "", *, tp: Any = Any) -> Any:
-        """The output of a node by its path, or of the saga, as `tp`; plain JSON data by default.
-
-        Raises:
-            NotFound: There is no such node.
-            DeserializeFailed: It has none (yet), or it is something else.
-        """
-        return output_of(self.fold, node, tp)
-
-    def error(self, node: str = "") -> ActionFailed | None:
-        """The last error of a node by its path, or the one that turned the saga back or has it stuck.
-
-        `None`: there is none.
-
-        Raises:
-            NotFound: There is no such node.
-        """
-        return error_of(self.fold, node)
-
-    def trace(self) -> list[TraceRecord]:
-        """Every attempt of an action or undo, with times, in the order in which they started."""
-        return trace(self.fold, self.events)
-
-    def _repr_svg_(self) -> str:
-        from compensate import render
-
-        return render.svg(render.snapshot(self.fold, self.events))
-
-    def _repr_html_(self) -> str:
-        from compensate import render
-
-        return render.html(render.snapshot(self.fold, self.events))
-
-    def misfit(self, registry: ActionRegistry) -> str:
-        """Why these actions could not run all of the saga that may still run; `""` if they could. Changes nothing.
-
-        The reason names the node: its action is unknown, takes other parameters, or its undo is gone or of another
-        kind; or a value that is stored no longer decodes where it is read. A coordinator with these actions would park
-        the saga for that reason. Of a completed saga it is what a rollback would need.
-        """
-        wrong = misfit(self.fold, Bindings(self.fold.plan, registry.get))
-        return "" if wrong is None else str(wrong)
-
-    def stuck(self) -> tuple[e.StuckNode, ...]:
-        """The nodes that need an operator, why, and what can be chosen. The log has the errors' qualified classes."""
-        nodes = () if self.fold.stuck is None else self.fold.stuck.nodes
-        return tuple(structs.replace(node, reason=short_reason(node.reason)) for node in nodes)
 
 
 class Origin:
@@ -160,6 +53,27 @@ class Origin:
             )
 
 
+class RunSource(Protocol):
+    """What a `Run` asks of the object that made it: a coordinator, or a client.
+
+    A protocol, because these objects make runs: their modules import this one. The coordinator describes each member.
+    """
+
+    @property
+    def slots(self) -> Slots: ...  # noqa: D102
+    def definition_of(self, dag: Dag) -> Saga[..., Any] | None: ...  # noqa: D102
+    def execution(self, saga_id: str) -> Execution | None: ...  # noqa: D102
+    def check_loop(self, saga_id: str) -> None: ...  # noqa: D102
+    def check_running(self, saga_id: str) -> None: ...  # noqa: D102
+    def check_sound(self, saga_id: str) -> None: ...  # noqa: D102
+    async def get(self, saga_id: str) -> Snapshot: ...  # noqa: D102
+    async def record(self, saga_id: str) -> SagaRecord: ...  # noqa: D102
+    async def wait_for_end(self, saga_id: str, origin: Origin) -> bool: ...  # noqa: D102
+    def follow(  # noqa: D102
+        self, saga_id: str, after: int = 0, origin: Origin | None = None
+    ) -> AsyncIterator[Event]: ...
+
+
 class Run(Generic[T]):
     """A handle on one saga.
 
@@ -170,7 +84,7 @@ class Run(Generic[T]):
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        coordinator: RunSource,
         saga_id: str,
         saga: Saga[..., T] | None,
         execution: Execution | None = None,

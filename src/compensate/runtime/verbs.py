@@ -10,7 +10,7 @@ from compensate.codec import records as r
 from compensate.core.machine import Machine
 from compensate.core.plan import ACTION
 from compensate.errors import ActionNotFound, DeserializeFailed, IllegalRequest
-from compensate.runtime.bindings import Bindings
+from compensate.inspection.bindings import Bindings
 from compensate.stores.base import Verb
 
 

@@ -16,7 +16,8 @@ from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.machine import Machine
 from compensate.errors import CompensateError, Conflict, CorruptLog, Fenced, StoreError, Unavailable
-from compensate.runtime.bindings import Bindings, Values
+from compensate.inspection.bindings import Bindings
+from compensate.inspection.values import Values
 from compensate.runtime.log import WRITTEN, write_events
 from compensate.runtime.setting import Setting
 from compensate.stores.base import NewSaga, StoredSaga

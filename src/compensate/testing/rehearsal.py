@@ -19,9 +19,10 @@ from compensate.core.log import Fold
 from compensate.core.standing import Standing
 from compensate.core.states import SagaStatus
 from compensate.errors import DeserializeFailed, IllegalRequest, RolledBack, SagaNotFound, Stuck
+from compensate.inspection.snapshot import Snapshot
 from compensate.runtime.coordinator import Coordinator
 from compensate.runtime.log import muted
-from compensate.runtime.runs import Run, Snapshot
+from compensate.runtime.runs import Run
 from compensate.stores.base import Done, NewSaga
 from compensate.stores.memory import MemoryStore
 from compensate.testing.faults import Fault, Stage, come_late, instrument, settle

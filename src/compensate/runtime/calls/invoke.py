@@ -14,8 +14,8 @@ from compensate.codec import type_codec
 from compensate.core.dag import PARAMS, Ref
 from compensate.core.names import Direction
 from compensate.errors import CompensateError, InjectedError, Permanent, SerializeFailed, Unknown
+from compensate.inspection.bindings import Bound
 from compensate.runtime import log
-from compensate.runtime.bindings import Bound
 from compensate.runtime.calls.contexts import call_in_copy, unchanged
 from compensate.runtime.calls.outcomes import CUT_OFF, Circumstances, Outcome, outcome, program_end
 from compensate.runtime.calls.results import see_through

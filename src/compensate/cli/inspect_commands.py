@@ -11,20 +11,22 @@ from typing import Any, Final, get_args
 import click
 from rich.text import Text
 
-from compensate.cli import codes, documents
+from compensate.cli import codes
 from compensate.cli.loading import CliError, ModuleMissing, load_saga, looks_like_definition
 from compensate.cli.options import Common, common
-from compensate.cli.progress import Progress
+from compensate.cli.output import saga_document
 from compensate.cli.session import reading, stuck_hints
 from compensate.cli.tree import status_text, tree
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.names import check_name
 from compensate.errors import SagaNotFound, Unavailable
+from compensate.inspection import documents
+from compensate.inspection.snapshot import Snapshot
+from compensate.inspection.timeline import Timeline
 from compensate.render import Source, dot, mermaid, snapshot, svg, text
 from compensate.render.lines import clock_time, event_line
 from compensate.render.words import STATE_WORDS, columns, cut, plain
-from compensate.runtime.runs import Snapshot
 from compensate.stores import Store, store_exists
 from compensate.stores.base import SagaRecord
 
@@ -155,7 +157,7 @@ def show(common: Common, saga_id: str, tracebacks: bool) -> int:
     shown = asyncio.run(look())
     out = common.out
     if out.as_json:
-        out.document(documents.of_saga(shown, common.command, []))
+        out.document(saga_document(shown, common.command, []))
         return codes.OK
     tell(common, shown)
     for label, failed in _failures(shown):
@@ -181,9 +183,9 @@ def tell(common: Common, shown: Snapshot) -> None:
     import time
 
     out = common.out
-    progress = Progress(shown)
+    timeline = Timeline(shown.fold, shown.events)
     width = out.console.width
-    out.show(tree(progress, time.time(), width=width, ascii_only=out.ascii))
+    out.show(tree(timeline, time.time(), width=width, ascii_only=out.ascii))
     out.line("params:", data=shown.fold.params.decode("utf-8", "replace"))
     if shown.status == s.COMPLETED and shown.fold.plan.dag.output is not None:
         out.line("output:", data=output_text(shown))

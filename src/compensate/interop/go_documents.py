@@ -1,7 +1,4 @@
-"""The state document of a saga, and sagas made of the documents that the Go library has written.
-
-The form itself stands in `codec.document`.
-"""
+"""Sagas made of the state documents that the Go library has written. The form stands in `codec.document`."""
 
 from __future__ import annotations
 
@@ -15,9 +12,7 @@ from compensate.authoring import Action, ActionRegistry
 from compensate.codec import records as r
 from compensate.codec.document import (
     CompletedAction,
-    DocumentStatus,
     StateDocument,
-    document_of,
     read_go_document,
 )
 from compensate.core import events as e
@@ -29,22 +24,13 @@ from compensate.core.plan import Plan
 from compensate.core.standing import PLAIN
 from compensate.errors import ActionNotFound, CompensateError, DeserializeFailed, IllegalRequest, NameInvalid
 from compensate.runtime.clock import Clock, SystemClock
-from compensate.runtime.runs import Snapshot
-from compensate.stores.base import NewSaga, Store, StoredSaga
+from compensate.stores.base import NewSaga, Store
 
 Actions = ActionRegistry | Iterable[Action[..., Any]] | Mapping[str, Action[..., Any]]
 """A registry, some actions, or actions by the names that a document has for them."""
 
 IMPORTED: Final = "imported"
 """The owner of imported sagas. Nobody joins under that name, so they can be claimed at once."""
-
-
-def state_document(saga: Snapshot | StoredSaga) -> StateDocument:
-    """The state document of any saga; its `json()` is what the Go library would write.
-
-    It is made of the saga's log alone, so the two always agree.
-    """
-    return document_of(saga.record.id, saga.record.name, saga.events)
 
 
 async def import_document(
@@ -218,16 +204,3 @@ def _events(document: StateDocument, dag: Dag, params: bytes, now: float) -> lis
         named = "" if dag.name == document.saga_name else f" from the saga {document.saga_name!r}"
         add(e.SAGA_ROLLBACK, now, data=e.Rollback("request", why=f"imported as {document.status}{named}"))
     return events
-
-
-__all__ = [
-    "IMPORTED",
-    "Actions",
-    "CompletedAction",
-    "DocumentStatus",
-    "StateDocument",
-    "import_document",
-    "imported_name",
-    "read_go_document",
-    "state_document",
-]

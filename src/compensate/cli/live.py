@@ -11,17 +11,14 @@ from rich.console import Group
 from rich.live import Live
 
 from compensate.cli.output import Output
-from compensate.cli.progress import Progress
 from compensate.cli.tree import tree
-from compensate.core import events as e
 from compensate.core.events import Event
+from compensate.inspection.snapshot import Snapshot
+from compensate.inspection.timeline import Timeline
 from compensate.render.lines import event_line
-from compensate.runtime.runs import Snapshot
 
 TICK: Final = 0.1
 """Seconds between two pictures of the live tree."""
-
-_BEGAN: Final = {e.COMPLETED: "do", e.FAILED: "do", e.IN_DOUBT: "do", e.UNDONE: "undo", e.UNDO_FAILED: "undo"}
 
 
 class Watch:
@@ -35,54 +32,51 @@ class Watch:
 
     def __init__(self, out: Output, *, live: bool, several: bool = False) -> None:
         self.out = out
-        self.sagas: dict[str, Progress] = {}
+        self.sagas: dict[str, Timeline] = {}
         self._live_wanted = live and not several and out.terminal and not out.as_json
         self._lines = not out.as_json and not self._live_wanted
         self._several = several
         self._live: Live | None = None
         self._ticking: asyncio.Task[None] | None = None
 
-    def add(self, snapshot: Snapshot, *, past: bool = False) -> Progress:
+    def add(self, snapshot: Snapshot, *, past: bool = False) -> Timeline:
         """Show one more saga; with `past`, also what has happened already."""
         known = self.sagas.get(snapshot.id)
         if known is not None:
             self.take(snapshot.id, snapshot.events)
             return known
-        progress = self.sagas[snapshot.id] = Progress(snapshot)
+        timeline = self.sagas[snapshot.id] = Timeline(snapshot.fold, snapshot.events)
         if past and self._lines:
             for event in snapshot.events:
-                self._say(progress, event)
+                self._say(timeline, event)
         if self._live_wanted and self._live is None:
-            self._begin(progress)
-        return progress
+            self._begin(timeline)
+        return timeline
 
     def take(self, saga_id: str, events: Sequence[Event]) -> None:
         """Take events of a saga; those of others, and those that are known, are passed over."""
-        progress = self.sagas.get(saga_id)
-        if progress is None:
+        timeline = self.sagas.get(saga_id)
+        if timeline is None:
             return
         # One by one: the length of an attempt is known only until the next one begins.
         for event in events:
-            if progress.feed((event,)) and self._lines:
-                self._say(progress, event)
+            if timeline.feed((event,)) and self._lines:
+                self._say(timeline, event)
 
-    def _say(self, progress: Progress, event: Event) -> None:
-        times = progress.times.get(event.node)
-        began = _BEGAN.get(event.type)
-        start = getattr(times, began) if times is not None and began is not None else None
-        took = None if start is None or start > event.at else event.at - start
-        self.out.line(event_line(event, saga_id=progress.id if self._several else "", took=took))
+    def _say(self, timeline: Timeline, event: Event) -> None:
+        name = timeline.id if self._several else ""
+        self.out.line(event_line(event, saga_id=name, took=timeline.took(event)))
 
     # -- live --------------------------------------------------------------
 
-    def _begin(self, progress: Progress) -> None:
+    def _begin(self, timeline: Timeline) -> None:
         live = Live(
             console=self.out.console,
             auto_refresh=False,
             # What is left on the screen in the end is drawn once more, whole.
             transient=True,
             vertical_overflow="crop",
-            get_renderable=lambda: self._draw(progress, whole=False),
+            get_renderable=lambda: self._draw(timeline, whole=False),
         )
         live.start(refresh=True)
         self._live = live
@@ -93,10 +87,10 @@ class Watch:
             await asyncio.sleep(TICK)
             live.refresh()
 
-    def _draw(self, progress: Progress, *, whole: bool) -> Group:
+    def _draw(self, timeline: Timeline, *, whole: bool) -> Group:
         size = self.out.console.size
         height = None if whole else size.height - 2
-        return tree(progress, time.time(), width=size.width, height=height, ascii_only=self.out.ascii)
+        return tree(timeline, time.time(), width=size.width, height=height, ascii_only=self.out.ascii)
 
     def end(self) -> None:
         """Stop drawing; what a live tree showed stays on the screen as it is now."""
@@ -106,5 +100,5 @@ class Watch:
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
-            for progress in self.sagas.values():
-                self.out.show(self._draw(progress, whole=True))
+            for timeline in self.sagas.values():
+                self.out.show(self._draw(timeline, whole=True))

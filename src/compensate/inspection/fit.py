@@ -44,7 +44,8 @@ from compensate.core.dag import (
 from compensate.core.log import Fold
 from compensate.core.plan import ACTION, BEGIN, CONSTANT, END, FAN_END, Scope
 from compensate.errors import ActionNotFound, CompensateError, DefinitionError
-from compensate.runtime.bindings import Bindings, Bound, Input, Values
+from compensate.inspection.bindings import Bindings, Bound, Input
+from compensate.inspection.values import Values
 
 
 class Misfit(msgspec.Struct, frozen=True):

@@ -1,19 +1,16 @@
-"""Settings of one node: what `.options`, `.after` and `.when` collect before the call that makes it."""
+"""Options of one node: what `.options`, `.after` and `.when` collect before the call that makes the node."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import msgspec
 
+from compensate.authoring.placement import NodeOptions, NodeSource
 from compensate.authoring.refs import source_of
 from compensate.authoring.signatures import author_line, members
 from compensate.authoring.tracing import add_node
-from compensate.codec import TypeCodec
 from compensate.codec.values import type_name
-from compensate.core.dag import Each, Expr, Node, Ref
 from compensate.core.policy import Retry
 from compensate.errors import DefinitionError
 
@@ -21,60 +18,12 @@ P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Settings of one node; `None` leaves what the action says."""
-
-    name: str | None = None
-    label: str | None = None
-    retry: Retry | None = None
-    timeout: float | None = None
-    undo_retry: Retry | None = None
-    undo_timeout: float | None = None
-    after: tuple[object, ...] = ()
-    flag: object = None
-
-    @property
-    def when(self) -> Ref | None:
-        """The reference that decides whether the node runs."""
-        source = source_of(self.flag)
-        return None if source is None else source.ref()
-
-
-DEFAULT = Place()
-
-
-class Placeable(Protocol):
-    """What can become a node: an action or a saga, where the same members are described."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def where(self) -> str: ...  # noqa: D102
-    @property
-    def params(self) -> Mapping[str, TypeCodec[Any]]: ...  # noqa: D102
-    @property
-    def output(self) -> TypeCodec[Any] | None: ...  # noqa: D102
-    @property
-    def signature(self) -> inspect.Signature: ...  # noqa: D102
-    @property
-    def actions(self) -> Mapping[str, Any]: ...  # noqa: D102
-    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...  # noqa: D102
-    def make_node(  # noqa: D102
-        self, name: str, inputs: dict[str, Expr], settings: Place = DEFAULT, *, each: Each | None = None
-    ) -> Node: ...
-
-
-def can_be_placed(one: object) -> bool:
-    """Whether an object is a `Placeable`, which the modules of actions and sagas cannot ask of each other by class."""
-    return hasattr(type(one), "make_node")
-
-
-class Placed(Generic[P, T_co]):
+class ConfiguredAction(Generic[P, T_co]):
     """An action or saga with settings for one node. Call it to make the node; the settings chain."""
 
     __slots__ = ("settings", "target")
 
-    def __init__(self, target: Placeable, settings: Place) -> None:
+    def __init__(self, target: NodeSource, settings: NodeOptions) -> None:
         self.target = target
         self.settings = settings
 
@@ -94,7 +43,7 @@ class Placed(Generic[P, T_co]):
         timeout: float | None = None,
         undo_retry: Retry | None = None,
         undo_timeout: float | None = None,
-    ) -> Placed[P, T_co]:
+    ) -> ConfiguredAction[P, T_co]:
         """Change what is given, leave the rest; see `Action.options`."""
         given = {
             "name": name,
@@ -105,15 +54,15 @@ class Placed(Generic[P, T_co]):
             "undo_timeout": undo_timeout,
         }
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        return Placed(self.target, msgspec.structs.replace(self.settings, **changes))
+        return ConfiguredAction(self.target, msgspec.structs.replace(self.settings, **changes))
 
-    def after(self, *nodes: object) -> Placed[P, T_co]:
+    def after(self, *nodes: object) -> ConfiguredAction[P, T_co]:
         """Start only after these nodes, given as references or by name, have completed; adds to earlier ones."""
-        return Placed(
+        return ConfiguredAction(
             self.target, msgspec.structs.replace(self.settings, after=(*self.settings.after, *nodes))
         )
 
-    def when(self, flag: bool) -> Placed[P, T_co | None]:
+    def when(self, flag: bool) -> ConfiguredAction[P, T_co | None]:
         """Run only if the flag is true; see `Action.when`.
 
         Raises:
@@ -132,7 +81,7 @@ class Placed(Generic[P, T_co]):
             )
         if self.settings.flag is not None:
             raise DefinitionError(f"{where}: it has a flag already; let an action combine the two")
-        placed: Placed[P, T_co | None] = Placed(
+        placed: ConfiguredAction[P, T_co | None] = ConfiguredAction(
             self.target, msgspec.structs.replace(self.settings, flag=flag)
         )
         return placed

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from compensate.cli import codes, documents
+from compensate.cli import codes
 from compensate.cli.loading import CliError, load_code
 from compensate.cli.options import Common, app, common, decision, running
-from compensate.cli.running import finish, interrupted, through
+from compensate.cli.output import saga_document
+from compensate.cli.run import finish, interrupted, through
 from compensate.cli.session import Interrupted, Session, check_store, reading
 from compensate.core import states as s
 from compensate.runtime.coordinator import Coordinator
@@ -181,7 +182,7 @@ def pause(common: Common, saga_id: str, reason: str, who: str, apps: tuple[str, 
             await session.ask(saga_id, session.coordinator.pause(saga_id, reason=reason, who=who))
             shown = await session.coordinator.get(saga_id)
         if common.out.as_json:
-            common.out.document(documents.of_saga(shown, common.command, session.code.given))
+            common.out.document(saga_document(shown, common.command, session.code.given))
         else:
             typed = common.command("unpause", saga_id, apps=session.code.given)
             common.out.line(f"saga {saga_id} is paused; go on with: {typed}")

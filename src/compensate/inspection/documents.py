@@ -1,20 +1,20 @@
-"""Sagas, records and events as JSON data, for programs."""
+"""Sagas, records and events as JSON data, for programs; and a saga as the state document of the Go library."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from compensate.cli.output import Command
-from compensate.cli.progress import Progress
 from compensate.codec import records as r
+from compensate.codec.document import StateDocument, document_of
 from compensate.core import events as e
 from compensate.core import states as s
 from compensate.core.events import Event
 from compensate.core.plan import ACTION
 from compensate.errors import CompensateError
+from compensate.inspection.snapshot import Snapshot
+from compensate.inspection.timeline import Timeline
 from compensate.render.lines import clock_time
-from compensate.runtime.runs import Snapshot
-from compensate.stores.base import SagaRecord
+from compensate.stores.base import SagaRecord, StoredSaga
 
 
 def of_record(record: SagaRecord) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def of_event(event: Event) -> dict[str, Any]:
     }
 
 
-def of_saga(snapshot: Snapshot, command: Command, apps: list[str]) -> dict[str, Any]:
-    """A whole saga: record, params, output, nodes, and what an operator can do."""
-    progress = Progress(snapshot)
+def of_saga(snapshot: Snapshot) -> dict[str, Any]:
+    """A whole saga: record, params, output, nodes, and what an operator can choose."""
+    timeline = Timeline(snapshot.fold, snapshot.events)
     fold = snapshot.fold
     rollback = fold.rollback
     return {
@@ -65,26 +65,22 @@ def of_saga(snapshot: Snapshot, command: Command, apps: list[str]) -> dict[str, 
         else {"cause": rollback.cause, "node": rollback.node, "who": rollback.who, "why": rollback.why},
         "parked_because": fold.stuck.parked if fold.stuck is not None else "",
         "stuck": [
-            {
-                "node": node.node,
-                "reason": node.reason,
-                "choices": list(node.choices),
-                "commands": commands(snapshot.id, node, command, apps),
-            }
+            {"node": node.node, "reason": node.reason, "choices": list(node.choices)}
             for node in snapshot.stuck()
         ],
-        "nodes": _nodes(snapshot, progress),
+        "nodes": _nodes(snapshot, timeline),
     }
 
 
-def commands(saga_id: str, node: e.StuckNode, command: Command, apps: list[str]) -> list[str]:
-    """The commands to type for each legal choice."""
-    typed: list[str] = []
-    for choice in node.choices:
-        verb, _, with_output = choice.partition(" ")
-        flags = ["--output", "JSON"] if with_output else []
-        typed.append(command(verb, saga_id, node.node, flags=flags, apps=apps))
-    return typed
+def state_document(saga: Snapshot | StoredSaga) -> StateDocument:
+    """The state document of any saga; its `json()` is what the Go library would write.
+
+    It is made of the saga's log alone, so the two always agree.
+
+    Args:
+        saga: As it was read.
+    """
+    return document_of(saga.record.id, saga.record.name, saga.events)
 
 
 def _output(snapshot: Snapshot) -> Any:
@@ -96,7 +92,7 @@ def _output(snapshot: Snapshot) -> Any:
         return None  # a saga without output
 
 
-def _nodes(snapshot: Snapshot, progress: Progress) -> list[dict[str, Any]]:
+def _nodes(snapshot: Snapshot, timeline: Timeline) -> list[dict[str, Any]]:
     fold, plan = snapshot.fold, snapshot.fold.plan
     nodes: list[dict[str, Any]] = []
     for path, i in plan.index.items():
@@ -104,7 +100,7 @@ def _nodes(snapshot: Snapshot, progress: Progress) -> list[dict[str, Any]]:
             continue
         failed, undo_failed = fold.errors.get(i), fold.undo_errors.get(i)
         output = fold.output[i]
-        again = progress.next_attempt(path)
+        again = timeline.next_attempt(path)
         nodes.append(
             {
                 "node": path,
@@ -117,17 +113,21 @@ def _nodes(snapshot: Snapshot, progress: Progress) -> list[dict[str, Any]]:
                 "doubt": failed.reason if isinstance(failed, e.InDoubt) else None,
                 "undo_error": _error(undo_failed.error if undo_failed else None),
                 "output": None if output is None else r.from_json(output),
-                **_times(progress, path),
+                **_times(timeline, path),
             }
         )
     return nodes
 
 
-def _times(progress: Progress, path: str) -> dict[str, Any]:
-    times = progress.times.get(path)
-    fields = {"started_at": "do", "ended_at": "did", "undo_started_at": "undo", "undo_ended_at": "undid"}
-    found = {name: None if times is None else getattr(times, field) for name, field in fields.items()}
-    return {name: None if at is None else clock_time(at) for name, at in found.items()}
+def _times(timeline: Timeline, path: str) -> dict[str, str | None]:
+    do, undo = timeline.span(path, "do"), timeline.span(path, "undo")
+    times = {
+        "started_at": None if do is None else do.began,
+        "ended_at": None if do is None else do.ended,
+        "undo_started_at": None if undo is None else undo.began,
+        "undo_ended_at": None if undo is None else undo.ended,
+    }
+    return {name: None if at is None else clock_time(at) for name, at in times.items()}
 
 
 def _error(error: e.ErrorInfo | None) -> dict[str, str] | None:

@@ -15,8 +15,7 @@ from compensate.core import states as s
 from compensate.core.log import Fold
 from compensate.core.names import Direction, short_reason
 from compensate.errors import ActionFailed, NotFound, RolledBack, SagaError, Stuck
-from compensate.runtime.bindings import Values
-from compensate.runtime.failures import revive
+from compensate.inspection.values import Values
 
 
 def output_of(fold: Fold, node: str, tp: Any) -> Any:
@@ -65,11 +64,14 @@ def ending(fold: Fold, exceptions: Mapping[tuple[str, Direction], BaseException]
 
 
 def _rolled_back(saga_id: str, rollback: e.Rollback) -> RolledBack:
+    # Imported here, as below, because all drawings come with it: a program whose sagas complete never needs them.
+    from compensate.render.words import because, rollback_reason
+
     return RolledBack(
         f"saga {saga_id} was rolled back: {because(rollback)}",
         saga_id=saga_id,
         node=rollback.node,
-        reason=_reason(rollback),
+        reason=rollback_reason(rollback),
     )
 
 
@@ -89,6 +91,8 @@ def _stuck(fold: Fold, stuck: e.SagaStuck) -> Stuck:
 
 def stuck_words(fold: Fold, stuck: e.SagaStuck) -> str:
     """Why a saga is stuck or parked, and what failed before: words for people, to stand behind the saga's name."""
+    from compensate.render.words import because
+
     if stuck.parked:
         return f"is parked: {stuck.parked}; it goes on by itself once that code is back"
     nodes = "; ".join(
@@ -106,32 +110,17 @@ def stuck_words(fold: Fold, stuck: e.SagaStuck) -> str:
 
 def first_failure(fold: Fold) -> tuple[str, str]:
     """Which node failed first and why; no node where a request or a deadline began the rollback."""
+    from compensate.render.words import rollback_reason
+
     if fold.rollback is not None:
-        return fold.rollback.node, _reason(fold.rollback)
+        return fold.rollback.node, rollback_reason(fold.rollback)
     for i, why in fold.given_up.items():
         return fold.plan.names[i], short_reason(why)
     return "", ""
 
 
-def because(rollback: e.Rollback) -> str:
-    """What began a rollback, in words."""
-    if rollback.node:
-        return f"node {rollback.node!r} failed: {_reason(rollback)}"
-    if rollback.cause == "request" and rollback.why:
-        return f"it was asked for: {rollback.why}"
-    return _reason(rollback)
-
-
-def _reason(rollback: e.Rollback) -> str:
-    if not rollback.why:
-        return _NO_REASON.get(rollback.cause, "")
-    return short_reason(rollback.why) if rollback.cause == "failure" else rollback.why
-
-
 _MOST_NAMED: Final = 10
 """Nodes in a text; a fan-out may be stuck at thousands."""
-
-_NO_REASON: Final = {"request": "it was asked for", "deadline": "its deadline passed"}
 
 
 def _why(fold: Fold, node: str) -> Direction:
@@ -144,3 +133,22 @@ def _recorded(fold: Fold, node: str, direction: Direction) -> ActionFailed | Non
     i = fold.plan.index[node]
     failed = fold.undo_errors.get(i) if direction == "undo" else fold.errors.get(i)
     return None if failed is None or failed.error is None else revive(node, failed.error)
+
+
+def revive(node: str, info: e.ErrorInfo) -> ActionFailed:
+    """The error as an exception, when the original object is not at hand.
+
+    Its traceback shows causes, notes and leaves the way Python prints them, outermost cause first.
+    """
+    parts = [*(_shown(cause) + _BEHIND for cause in reversed(info.causes)), info.traceback, *info.notes]
+    parts += [_shown(leaf) for leaf in info.leaves]
+    return ActionFailed(node, info.type, info.message, "\n".join(part for part in parts if part))
+
+
+_BEHIND: Final = "\nThe next error came of the one above:"
+
+
+def _shown(info: e.ErrorInfo) -> str:
+    """An error with its place and notes, as text."""
+    head = f"{info.type}: {info.message}" if info.message else info.type
+    return "\n".join(part for part in (info.traceback, head, *info.notes) if part)

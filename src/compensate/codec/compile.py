@@ -1,4 +1,4 @@
-"""Which types can be stored: the walk over a type, once, when a definition is made.
+"""Which types can be stored: each type is compiled once into its checks, when a definition is made.
 
 msgspec's own description of the type is walked, so that what is checked and what is decoded cannot differ. Each part
 either gets a check from `compensate.codec.checks` or is refused with the reason and with what to use instead.
@@ -20,7 +20,7 @@ import msgspec
 from msgspec import inspect as mi
 
 from compensate.codec import checks
-from compensate.codec.checks import Check, Node, Unsupported
+from compensate.codec.checks import Check, TypeCheck, Unsupported
 from compensate.codec.losses import SECRET, is_secret, refuse_losses
 from compensate.codec.models import ENCODER, is_model
 
@@ -60,7 +60,7 @@ _INSTEAD: tuple[tuple[tuple[Any, ...], str], ...] = (
 
 
 @dataclasses.dataclass(slots=True)
-class Plan:
+class CompiledType:
     """The compiled checks of a whole type.
 
     Attributes:
@@ -69,12 +69,12 @@ class Plan:
         own_code: Decoding runs code or tests limits, so that only decoding proves that a value comes back.
     """
 
-    node: Node
+    node: TypeCheck
     sets: bool
     own_code: bool
 
 
-def plan(root: mi.Type, prove_leaf: Check | None = None) -> Plan:
+def compile_type(root: mi.Type, prove_leaf: Check | None = None) -> CompiledType:
     """Compile the checks of a type.
 
     Args:
@@ -86,7 +86,9 @@ def plan(root: mi.Type, prove_leaf: Check | None = None) -> Plan:
     """
     infos = _all_parts(root)
     sets = any(isinstance(info, mi.SetType | mi.FrozenSetType) for info in infos)
-    return Plan(_Compiler(prove_leaf).node(root, "the type itself"), sets, any(map(_runs_code, infos)))
+    return CompiledType(
+        _Compiler(prove_leaf).node(root, "the type itself"), sets, any(map(_runs_code, infos))
+    )
 
 
 def _all_parts(root: mi.Type) -> list[mi.Type]:
@@ -128,15 +130,15 @@ def _class_of(info: Any) -> type[Any]:
 class _Compiler:
     def __init__(self, prove_leaf: Check | None) -> None:
         self.prove_leaf = prove_leaf
-        self.classes: dict[int, Node] = {}  # by id of the description: a class may hold itself
+        self.classes: dict[int, TypeCheck] = {}  # by id of the description: a class may hold itself
 
-    def node(self, info: mi.Type, part: str) -> Node:
+    def node(self, info: mi.Type, part: str) -> TypeCheck:
         kind = type(info)
         if kind in _EXACT:
             cls = _EXACT[kind]
-            return self.leaf(Node((cls,), checks.exact(cls), plain=True))
+            return self.leaf(TypeCheck((cls,), checks.exact(cls), plain=True))
         if kind in _CHECKED:
-            return self.leaf(Node((_CHECKED[kind][0],), _CHECKED[kind][1]))
+            return self.leaf(TypeCheck((_CHECKED[kind][0],), _CHECKED[kind][1]))
         build = _BUILDERS.get(kind)
         if build is None:
             raise Unsupported(
@@ -144,7 +146,7 @@ class _Compiler:
             )
         return build(self, info, part)
 
-    def leaf(self, node: Node) -> Node:
+    def leaf(self, node: TypeCheck) -> TypeCheck:
         """The node itself, or one that also asks the encoder about each value."""
         if self.prove_leaf is None:
             return node
@@ -154,15 +156,15 @@ class _Compiler:
             check(value)
             prove(value)
 
-        return Node(node.types, both, int_like=node.int_like)
+        return TypeCheck(node.types, both, int_like=node.int_like)
 
-    def any_(self, info: mi.Type, part: str) -> Node:
-        return self.leaf(Node((str, int, bool, _NONE, float, list, dict), checks.check_json))
+    def any_(self, info: mi.Type, part: str) -> TypeCheck:
+        return self.leaf(TypeCheck((str, int, bool, _NONE, float, list, dict), checks.check_json))
 
-    def literal(self, info: mi.LiteralType, part: str) -> Node:
+    def literal(self, info: mi.LiteralType, part: str) -> TypeCheck:
         return checks.literal(info.values)
 
-    def enum_(self, info: mi.EnumType, part: str) -> Node:
+    def enum_(self, info: mi.EnumType, part: str) -> TypeCheck:
         cls = info.cls
         if not all(type(member.value) in (int, str) for member in cls.__members__.values()):
             raise Unsupported(
@@ -170,43 +172,45 @@ class _Compiler:
                 "give its members int or str values"
             )
         int_like = any(type(member.value) is int for member in cls.__members__.values())
-        return self.leaf(Node((cls,), checks.exact(cls), plain=True, int_like=int_like))
+        return self.leaf(TypeCheck((cls,), checks.exact(cls), plain=True, int_like=int_like))
 
-    def list_(self, info: mi.ListType, part: str) -> Node:
+    def list_(self, info: mi.ListType, part: str) -> TypeCheck:
         item = self.node(info.item_type, f"{part}, its items")
-        return Node((list,), checks.sequence(list, item), lower=_lower_items(item))
+        return TypeCheck((list,), checks.sequence(list, item), normalize_sets=_normalize_items(item))
 
-    def tuple_(self, info: mi.VarTupleType, part: str) -> Node:
+    def tuple_(self, info: mi.VarTupleType, part: str) -> TypeCheck:
         item = self.node(info.item_type, f"{part}, its items")
-        return Node((tuple,), checks.sequence(tuple, item), lower=_lower_items(item))
+        return TypeCheck((tuple,), checks.sequence(tuple, item), normalize_sets=_normalize_items(item))
 
-    def set_(self, info: mi.SetType | mi.FrozenSetType, part: str) -> Node:
+    def set_(self, info: mi.SetType | mi.FrozenSetType, part: str) -> TypeCheck:
         cls = set if isinstance(info, mi.SetType) else frozenset
         item = self.node(info.item_type, f"{part}, its items")
-        lower_items = _lower_items(item)
+        normalize_items = _normalize_items(item)
 
-        def lower(value: Any) -> Any:
-            return sorted(lower_items(value), key=ENCODER.encode)
+        def normalize_sets(value: Any) -> Any:
+            return sorted(normalize_items(value), key=ENCODER.encode)
 
-        return Node((cls,), checks.sequence(cls, item, "{{item}}"), lower=lower)
+        return TypeCheck((cls,), checks.sequence(cls, item, "{{item}}"), normalize_sets=normalize_sets)
 
-    def places(self, info: mi.TupleType, part: str) -> Node:
+    def places(self, info: mi.TupleType, part: str) -> TypeCheck:
         items = tuple(self.node(item, f"{part}, item {i}") for i, item in enumerate(info.item_types))
         names = tuple(f"[{i}]" for i in range(len(items)))
-        return Node((tuple,), checks.positions(tuple, items, names), lower=_lower_places(items))
+        return TypeCheck(
+            (tuple,), checks.positions(tuple, items, names), normalize_sets=_normalize_places(items)
+        )
 
-    def named_tuple(self, info: mi.NamedTupleType, part: str) -> Node:
+    def named_tuple(self, info: mi.NamedTupleType, part: str) -> TypeCheck:
         cls = _class_of(info)
 
-        def fill(node: Node) -> None:
+        def fill(node: TypeCheck) -> None:
             fields = self.fields(info.fields, cls)
             items = tuple(fields.values())
             node.check = checks.positions(cls, items, tuple(f".{name}" for name in fields))
-            node.lower = _lower_places(items)
+            node.normalize_sets = _normalize_places(items)
 
         return self.once(info, cls, fill)
 
-    def dict_(self, info: mi.DictType, part: str) -> Node:
+    def dict_(self, info: mi.DictType, part: str) -> TypeCheck:
         key_info = info.key_type
         if isinstance(key_info, mi.AnyType):
             key_info = mi.StrType()
@@ -222,33 +226,35 @@ class _Compiler:
             )
         key = self.node(key_info, f"{part}, its keys")
         if isinstance(key_info, mi.FloatType):
-            key = self.leaf(Node((float,), checks.check_float_key))
+            key = self.leaf(TypeCheck((float,), checks.check_float_key))
         item = self.node(info.value_type, f"{part}, its values")
 
-        def lower(value: Any) -> Any:
-            return {name: item.lower(each) for name, each in value.items()}
+        def normalize_sets(value: Any) -> Any:
+            return {name: item.normalize_sets(each) for name, each in value.items()}
 
-        return Node((dict,), checks.mapping(key, item), lower=lower)
+        return TypeCheck((dict,), checks.mapping(key, item), normalize_sets=normalize_sets)
 
-    def typed_dict(self, info: mi.TypedDictType, part: str) -> Node:
+    def typed_dict(self, info: mi.TypedDictType, part: str) -> TypeCheck:
         cls = _class_of(info)
 
-        def fill(node: Node) -> None:
+        def fill(node: TypeCheck) -> None:
             known = self.fields(info.fields, cls)
             required = frozenset(field.name for field in info.fields if field.required)
             node.check = checks.typed_dict(cls, known, required)
-            node.lower = lambda value: {name: known[name].lower(each) for name, each in value.items()}
+            node.normalize_sets = lambda value: {
+                name: known[name].normalize_sets(each) for name, each in value.items()
+            }
 
         return self.once(info, dict, fill)
 
-    def dataclass(self, info: mi.DataclassType, part: str) -> Node:
+    def dataclass(self, info: mi.DataclassType, part: str) -> TypeCheck:
         cls = _class_of(info)
         if not hasattr(cls, "__dataclass_fields__"):
             raise Unsupported(f"{part}: `{cls.__qualname__}` is an attrs class; make it a dataclass")
 
         return self.object_(info, cls, lambda value: object.__new__(cls), object.__setattr__)
 
-    def struct(self, info: mi.StructType, part: str) -> Node:
+    def struct(self, info: mi.StructType, part: str) -> TypeCheck:
         cls = _class_of(info)
         if cls.__struct_config__.omit_defaults:
             raise Unsupported(
@@ -259,47 +265,47 @@ class _Compiler:
 
     def object_(
         self, info: Any, cls: type, blank: Callable[[Any], Any], put: Callable[[Any, str, Any], None]
-    ) -> Node:
-        def fill(node: Node) -> None:
+    ) -> TypeCheck:
+        def fill(node: TypeCheck) -> None:
             fields = self.fields(info.fields, cls)
             node.check = checks.fields(cls, fields)
 
-            def lower(value: Any) -> Any:
-                lowered = blank(value)  # never stored: set fields hold lists here
+            def normalize_sets(value: Any) -> Any:
+                normalized = blank(value)  # never stored: set fields hold lists here
                 for name, field in fields.items():
-                    put(lowered, name, field.lower(getattr(value, name)))
-                return lowered
+                    put(normalized, name, field.normalize_sets(getattr(value, name)))
+                return normalized
 
-            node.lower = lower
+            node.normalize_sets = normalize_sets
 
         return self.once(info, cls, fill)
 
-    def once(self, info: mi.Type, cls: type, fill: Callable[[Node], None]) -> Node:
+    def once(self, info: mi.Type, cls: type, fill: Callable[[TypeCheck], None]) -> TypeCheck:
         """The node of a class; it is known before it is filled, so that the class may hold itself."""
         node = self.classes.get(id(info))
         if node is None:
-            node = self.classes[id(info)] = Node((cls,), checks.exact(cls))
+            node = self.classes[id(info)] = TypeCheck((cls,), checks.exact(cls))
             fill(node)
         return node
 
-    def fields(self, fields: tuple[mi.Field, ...], cls: type) -> dict[str, Node]:
+    def fields(self, fields: tuple[mi.Field, ...], cls: type) -> dict[str, TypeCheck]:
         return {field.name: self.node(field.type, f"`{cls.__qualname__}.{field.name}`") for field in fields}
 
-    def union(self, info: mi.UnionType, part: str) -> Node:
+    def union(self, info: mi.UnionType, part: str) -> TypeCheck:
         if any(isinstance(each, mi.AnyType) or getattr(each, "cls", None) is object for each in info.types):
             return self.any_(info, part)
         return checks.union([self.node(each, part) for each in info.types])
 
-    def metadata(self, info: mi.Metadata, part: str) -> Node:
+    def metadata(self, info: mi.Metadata, part: str) -> TypeCheck:
         return self.node(info.type, part)
 
-    def custom(self, info: mi.CustomType, part: str) -> Node:
+    def custom(self, info: mi.CustomType, part: str) -> TypeCheck:
         cls = _class_of(info)
         if cls is object:
             return self.any_(info, part)
         if is_model(cls):
             refuse_losses(cls)
-            return self.leaf(Node((cls,), checks.exact(cls), plain=True))
+            return self.leaf(TypeCheck((cls,), checks.exact(cls), plain=True))
         if is_secret(cls):
             raise Unsupported(f"{part}: {SECRET}")
         instead = "make it a dataclass, a msgspec.Struct or a pydantic model"
@@ -312,15 +318,15 @@ class _Compiler:
         )
 
 
-def _lower_items(item: Node) -> Callable[[Any], list[Any]]:
-    return lambda value: [item.lower(each) for each in value]
+def _normalize_items(item: TypeCheck) -> Callable[[Any], list[Any]]:
+    return lambda value: [item.normalize_sets(each) for each in value]
 
 
-def _lower_places(items: tuple[Node, ...]) -> Callable[[Any], list[Any]]:
-    return lambda value: [item.lower(each) for item, each in zip(items, value, strict=True)]
+def _normalize_places(items: tuple[TypeCheck, ...]) -> Callable[[Any], list[Any]]:
+    return lambda value: [item.normalize_sets(each) for item, each in zip(items, value, strict=True)]
 
 
-_BUILDERS: dict[type[mi.Type], Callable[[_Compiler, Any, str], Node]] = {
+_BUILDERS: dict[type[mi.Type], Callable[[_Compiler, Any, str], TypeCheck]] = {
     mi.AnyType: _Compiler.any_,
     mi.LiteralType: _Compiler.literal,
     mi.EnumType: _Compiler.enum_,

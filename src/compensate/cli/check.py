@@ -15,10 +15,10 @@ from compensate.codec import records as r
 from compensate.core import states as s
 from compensate.core.plan import Plan
 from compensate.errors import CompensateError
+from compensate.inspection.bindings import Bindings
+from compensate.inspection.fit import Misfit, misfit
+from compensate.inspection.snapshot import Snapshot
 from compensate.render.words import STATE_WORDS
-from compensate.runtime.bindings import Bindings
-from compensate.runtime.fit import Misfit, misfit
-from compensate.runtime.runs import Snapshot
 from compensate.stores import store_exists
 from compensate.stores.base import SagaRecord, Store, StoredSaga
 

@@ -7,7 +7,8 @@ from inspect import Parameter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from compensate.authoring.actions import Action
-from compensate.authoring.placing import DEFAULT, Place, Placed, can_be_placed
+from compensate.authoring.options import ConfiguredAction
+from compensate.authoring.placement import DEFAULT, NodeOptions, is_node_source
 from compensate.authoring.signatures import author_line
 from compensate.authoring.tracing import add_node
 from compensate.errors import DefinitionError
@@ -36,15 +37,15 @@ def fan_out(
         DefinitionError: Outside of a `@saga` function, the items or arguments do not fit, or it has a `when`.
     """
     given: Any = action
-    if can_be_placed(given) and not isinstance(given, Action):
+    if is_node_source(given) and not isinstance(given, Action):
         given = given.after()  # a saga, with the settings of its own options
-    settings: Place = DEFAULT
+    settings: NodeOptions = DEFAULT
     target = cast("Any", given)
-    if isinstance(given, Placed):
-        placed = cast("Placed[..., Any]", given)
+    if isinstance(given, ConfiguredAction):
+        placed = cast("ConfiguredAction[..., Any]", given)
         settings, target = placed.settings, placed.target
     where = f"{author_line()}: fan_out"
-    if not can_be_placed(target):
+    if not is_node_source(target):
         raise DefinitionError(
             f"{where}: it runs actions and sagas, not {type(target).__name__} "
             f"{getattr(target, '__name__', target)!r}; decorate the function with @action or @saga"

@@ -1,4 +1,4 @@
-"""The proof by decoding: two values are the same only if nothing at all tells them apart.
+"""The check by decoding: two values are equal only if nothing at all tells them apart, classes included.
 
 Used where decoding runs somebody's code (`__post_init__`, pydantic validators) or tests limits, and by tests.
 """
@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import msgspec
 
-from compensate.codec.checks import Refused, is_fixed, key_text
+from compensate.codec.checks import NotFaithful, is_fixed, key_text
 from compensate.codec.models import is_model
 
 
-def require_same(before: object, after: object, *, int_as_float: bool = False) -> None:
+def assert_equal(before: object, after: object, *, int_as_float: bool = False) -> None:
     """Compare a value with what came back for it, classes included.
 
     Args:
@@ -26,23 +26,23 @@ def require_same(before: object, after: object, *, int_as_float: bool = False) -
         int_as_float: Let an int come back as the equal float, as it does where `float` is annotated.
 
     Raises:
-        Refused: They differ; the path leads to the first difference.
+        NotFaithful: They differ; the path leads to the first difference.
     """
     if int_as_float and type(before) is int and type(after) is float and before == after:
         return
     if type(before) is not type(after):
-        raise Refused(
+        raise NotFaithful(
             f"it is a `{type(before).__qualname__}` and comes back as a `{type(after).__qualname__}`"
         )
     parts = _parts(type(before), before, after)
     if parts is None:
         if not _equal(before, after):
-            raise Refused(f"this `{type(before).__qualname__}` comes back with another value")
+            raise NotFaithful(f"this `{type(before).__qualname__}` comes back with another value")
         return
     for name, left, right in parts:
         try:
-            require_same(left, right, int_as_float=int_as_float)
-        except Refused as refused:
+            assert_equal(left, right, int_as_float=int_as_float)
+        except NotFaithful as refused:
             refused.path.append(name)
             raise
 
@@ -51,11 +51,11 @@ def _parts(cls: type[Any], before: Any, after: Any) -> Iterable[tuple[str, objec
     """The parts of two values of one class, side by side; None for what has no parts to compare."""
     if cls is list or issubclass(cls, tuple):
         if len(before) != len(after):
-            raise Refused(f"it has {len(before)} items and comes back with {len(after)}")
+            raise NotFaithful(f"it has {len(before)} items and comes back with {len(after)}")
         return ((f"[{i}]", left, right) for i, (left, right) in enumerate(zip(before, after, strict=True)))
     if cls is dict:
         if list(before) != list(after):
-            raise Refused("its keys come back different, or in another order")
+            raise NotFaithful("its keys come back different, or in another order")
         keys = ((f"{key_text(key)} (key)", key, other) for key, other in zip(before, after, strict=True))
         values = ((key_text(key), before[key], after[key]) for key in before)
         return [*keys, *values]

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import click
 
-from compensate.cli import codes, documents
+from compensate.cli import codes
 from compensate.cli.injecting import injecting, read_faults
+from compensate.cli.inspect_commands import output_text
 from compensate.cli.loading import CliError, Code, load_code, load_saga, looks_like_definition, read_params
-from compensate.cli.looking import output_text
 from compensate.cli.options import Common, common, running
-from compensate.cli.progress import Progress
+from compensate.cli.output import saga_document
 from compensate.cli.session import (
     Interrupted,
     Session,
@@ -24,9 +24,11 @@ from compensate.cli.session import (
 )
 from compensate.core import states as s
 from compensate.errors import CompensateError, StoreError
+from compensate.inspection import documents
+from compensate.inspection.snapshot import Snapshot
+from compensate.inspection.timeline import Timeline
 from compensate.render.words import STATE_WORDS
 from compensate.runtime.inject import check_fit
-from compensate.runtime.runs import Snapshot
 from compensate.stores.base import SagaRecord
 
 
@@ -103,17 +105,17 @@ async def through(session: Session, saga_id: str) -> Snapshot:
 async def interrupted(common: Common, session: Session, stopped: Interrupted, apps: list[str]) -> int:
     """Say how the saga stands after a signal. It may have ended while it was waited for."""
     out = common.out
-    for progress in session.watch.sagas.values():
-        if progress.ended:
-            out.hint(f"saga {progress.id} ended while it was waited for: {STATE_WORDS[progress.status]}")
+    for timeline in session.watch.sagas.values():
+        if timeline.ended:
+            out.hint(f"saga {timeline.id} ended while it was waited for: {STATE_WORDS[timeline.status]}")
             if out.as_json:
-                out.document({"id": progress.id, "status": progress.status, "interrupted": False})
-            return code_of(progress)
-        hint = resume_hint(progress, common.command, apps)
+                out.document({"id": timeline.id, "status": timeline.status, "interrupted": False})
+            return code_of(timeline)
+        hint = resume_hint(timeline, common.command, apps)
         if out.as_json:
             kept = common.store != "memory://"
-            typed = common.command("resume", progress.id, apps=apps) if kept else None
-            out.document({"id": progress.id, "status": progress.status, "interrupted": True, "resume": typed})
+            typed = common.command("resume", timeline.id, apps=apps) if kept else None
+            out.document({"id": timeline.id, "status": timeline.status, "interrupted": True, "resume": typed})
         out.hint(hint)
     if not session.watch.sagas:
         out.hint("stopped before any saga was touched")
@@ -123,7 +125,7 @@ async def interrupted(common: Common, session: Session, stopped: Interrupted, ap
 def finish(
     common: Common,
     shown: Snapshot,
-    progress: Progress,
+    timeline: Timeline,
     apps: list[str],
     *,
     wanted: s.SagaStatus = s.COMPLETED,
@@ -131,13 +133,13 @@ def finish(
     """Say what a saga came to; returns the exit code."""
     out = common.out
     if out.as_json:
-        out.document({**documents.of_saga(shown, common.command, apps), "interrupted": False})
-        return code_of(progress, wanted=wanted)
+        out.document({**saga_document(shown, common.command, apps), "interrupted": False})
+        return code_of(timeline, wanted=wanted)
     if shown.status == s.COMPLETED and shown.fold.plan.dag.output is not None:
         out.line("output:", data=output_text(shown))
     for hint in stuck_hints(shown, common.command, apps):
         out.line(hint)
-    return code_of(progress, wanted=wanted)
+    return code_of(timeline, wanted=wanted)
 
 
 @click.command(short_help="Go on with unfinished sagas.")
@@ -231,7 +233,7 @@ async def _resume_all(common: Common, session: Session, code: Code) -> int:
                 common.out.hint(f"nothing to resume in {common.shown_store}")
             ends += await session.unless_stopped(_all_of(session, unfinished))
     except Interrupted:
-        open_ = [progress for progress in session.watch.sagas.values() if not progress.ended]
+        open_ = [timeline for timeline in session.watch.sagas.values() if not timeline.ended]
         common.out.hint(
             f"{len(open_)} sagas can be resumed: {common.command('resume', flags=['--all'], apps=code.given)}"
         )
@@ -261,16 +263,16 @@ async def _unfinished(session: Session) -> list[SagaRecord]:
 async def _one_of_all(session: Session, saga_id: str) -> int:
     out = session.out
     try:
-        progress = await session.see_through(saga_id)
+        timeline = await session.see_through(saga_id)
         shown = await session.coordinator.get(saga_id)
     except CompensateError as error:
         return out.error(error)
     if out.as_json:
-        out.record({**documents.of_saga(shown, session.command, session.code.given), "resumed": True})
+        out.record({**saga_document(shown, session.command, session.code.given), "resumed": True})
     else:
         for hint in stuck_hints(shown, session.command, session.code.given):
             out.line(f"{saga_id}  {hint}")
-    return codes.of_status(progress.status)
+    return codes.of_status(timeline.status)
 
 
 class Left(NamedTuple):
