@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compensate import Coordinator, Retry, RolledBack, Run, SagaNotFound, Stuck, action, saga
-from compensate.stores.base import StoredSaga
+from compensate.stores.base import NewSaga, StoredSaga
 from compensate.stores.memory import MemoryStore
 
 broken: set[str] = set()
@@ -163,15 +163,15 @@ class _SlowToRefuse(MemoryStore):
         self.held = asyncio.Event()
         self.go = asyncio.Event()
 
-    def create(self, *args: Any) -> Any:
+    def create(self, saga: NewSaga, owner: str) -> Any:
         if not self._sagas:
-            return super().create(*args)
-        return self._later(*args)
+            return super().create(saga, owner)
+        return self._later(saga, owner)
 
-    async def _later(self, *args: Any) -> Any:
+    async def _later(self, saga: NewSaga, owner: str) -> None:
         self.held.set()
         await self.go.wait()
-        return super().create(*args)
+        super().create(saga, owner)
 
 
 @pytest.mark.parametrize("how", ["result", "ended", "events", "attach"])

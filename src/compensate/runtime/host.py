@@ -261,13 +261,13 @@ class Host:
         """
         saga_id, epoch = stored.record.id, stored.record.epoch
         owed = False
-        execution: Execution | None = None
+        adopting: Execution | None = None
         try:
             old = self.live.get(saga_id) or self._left.get(saga_id)
             if old is not None:
                 self._left[saga_id] = old  # until another drives it: this may come to nothing
                 await self._retire(old)
-            execution = self._fold(stored, epoch, old)
+            execution = adopting = self._fold(stored, epoch, old)
             self._adopting.add(execution)
             machine = execution.machine
             # Who cancels its own task each time it runs would go on so for ever: at some point that counts as a death.
@@ -293,8 +293,8 @@ class Host:
                 self.orphans.discard(saga_id)
             raise
         finally:
-            if execution is not None:
-                self._adopting.discard(execution)
+            if adopting is not None:
+                self._adopting.discard(adopting)
         self.damaged.pop(saga_id, None)
         self._left.pop(saga_id, None)
         self.live[saga_id] = execution
